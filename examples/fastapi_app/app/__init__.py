@@ -1,0 +1,1 @@
+"""Links: a small service that keeps links and redirects to them."""
