@@ -1,0 +1,71 @@
+"""``farrier doctor``: what looks wrong here, and what to change. Exit status 1 when something is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from farrier.cli import apps
+
+if TYPE_CHECKING:
+    from farrier.doctor import Finding
+
+MARKS = {"ok": "ok   ", "look": "look ", "wrong": "WRONG", "unknown": "?    "}
+COLOURS = {"ok": "32", "look": "33", "wrong": "31;1", "unknown": "2"}
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "doctor",
+        help="what looks wrong here, and what to change",
+        description="Examines the apps that farrier deployed to this host: settings in force against the plan, "
+        "limits, memory and swap, the listen queue, descriptors, /dev/shm, disk and health. Changes nothing.",
+    )
+    parser.add_argument("app", nargs="?", metavar="NAME", help="one app (default: all of this host)")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from farrier.doctor import examine
+    from farrier.doctor.collect import collect
+
+    names = apps.chosen(args.app)
+    if not names:
+        print(f"No app of farrier's on this host (looked in {apps.CONFIG}). farrier plan needs none.")
+        return 0
+    found = {name: examine(collect(name)) for name in names}
+    if args.json:
+        import json
+        from dataclasses import asdict
+
+        print(json.dumps({name: [asdict(f) for f in findings] for name, findings in found.items()}, indent=2))
+    else:
+        for name, findings in found.items():
+            print(report(name, findings, colour=sys.stdout.isatty()))
+    return 1 if any(f.level == "wrong" for findings in found.values() for f in findings) else 0
+
+
+def report(name: str, findings: list[Finding], colour: bool = False) -> str:
+    """Findings as lines, what is wrong first."""
+    order = ["wrong", "look", "unknown", "ok"]
+    lines = [f"{name}: {summary(findings)}"]
+    for finding in sorted(findings, key=lambda f: order.index(f.level)):
+        mark = MARKS[finding.level]
+        if colour:
+            mark = f"\033[{COLOURS[finding.level]}m{mark}\033[0m"
+        lines.append(f"  {mark}  {finding.check:<12}{finding.seen}")
+        if finding.change:
+            lines.append(f"         {'':<12}-> {finding.change}")
+    return "\n".join(lines)
+
+
+def summary(findings: list[Finding]) -> str:
+    wrong = sum(f.level == "wrong" for f in findings)
+    look = sum(f.level == "look" for f in findings)
+    if not wrong and not look:
+        return "nothing to change"
+    parts = [f"{wrong} wrong"] if wrong else []
+    parts += [f"{look} worth a look"] if look else []
+    return ", ".join(parts)

@@ -1,0 +1,109 @@
+"""The options that describe a machine, an app and a person's choices, shared by plan and explain."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from farrier.errors import FarrierError
+
+if TYPE_CHECKING:
+    from farrier.sizing import Budget, Plan, Settings, Workload
+
+KINDS = ("io", "cpu", "mixed", "async")
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add the sizing options. Nothing is converted here: sizing itself says what is wrong with a value."""
+    machine = parser.add_argument_group("the machine (default: what this process really gets)")
+    machine.add_argument("--memory", metavar="SIZE", help="memory, such as 512MiB or 2g")
+    machine.add_argument("--cpus", metavar="N", help="CPUs, such as 1, 0.5 or 500m")
+    machine.add_argument(
+        "--runtime",
+        metavar="RUNTIME",
+        help="what stops the app: systemd, docker, cloudrun, kubernetes or none",
+    )
+    app = parser.add_argument_group(
+        "the app (default: a Flask- or Django-sized one that waits for a database)"
+    )
+    app.add_argument("--workload", metavar="KIND", help=f"what it does: {', '.join(KINDS)}")
+    app.add_argument("--worker-class", metavar="CLASS", help="sync, gthread, asgi or uvicorn")
+    app.add_argument("--framework", metavar="NAME", help="django, flask or fastapi")
+    app.add_argument("--app-memory", metavar="SIZE", help="memory of one process after its import")
+    choices = parser.add_argument_group(
+        "your choices (default: WORKERS, WEB_CONCURRENCY … as serve reads them)"
+    )
+    choices.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="a setting of yours, such as workers=3 or database_max_connections=100; may be repeated",
+    )
+    choices.add_argument(
+        "--no-environment", action="store_true", help="leave WORKERS and the like in the environment out"
+    )
+
+
+def given(args: argparse.Namespace) -> bool:
+    """Whether any sizing option was used."""
+    names = ("memory", "cpus", "runtime", "workload", "worker_class", "framework", "app_memory")
+    return bool(args.set) or any(getattr(args, name) is not None for name in names)
+
+
+def read_inputs(args: argparse.Namespace) -> tuple[Budget, Workload, Settings]:
+    """Budget, workload and settings from the options, this machine and its environment."""
+    from farrier.sizing import Settings, Workload
+
+    chosen: dict[str, object] = {}
+    for pair in args.set:
+        name, sign, value = pair.partition("=")
+        if not sign or not name:
+            raise FarrierError(f"--set {pair}: give NAME=VALUE, such as --set workers=3")
+        chosen[name.strip().replace("-", "_")] = value.strip()
+    settings = Settings.from_mapping(chosen, "--set")
+    if args.runtime is not None:
+        settings = Settings.merged(Settings.from_mapping({"runtime": args.runtime}, "--runtime"), settings)
+    if args.worker_class is not None:
+        wanted = Settings.from_mapping({"worker_class": args.worker_class}, "--worker-class")
+        settings = Settings.merged(wanted, settings)
+    if not args.no_environment:
+        settings = Settings.merged(settings, Settings.from_environ(os.environ))
+    kind = args.workload or "io"
+    if kind not in KINDS:
+        raise FarrierError(f"--workload {kind}: must be one of {', '.join(KINDS)}")
+    setting = settings.get("worker_class")
+    worker_class = str(setting.value) if setting is not None else None
+    workload = Workload.profile(
+        kind=kind, worker_class=worker_class, framework=args.framework, app_memory=args.app_memory
+    )
+    return read_machine(args), workload, settings
+
+
+def read_machine(args: argparse.Namespace) -> Budget:
+    """The budget that was given; what was not given comes from this machine."""
+    from farrier.sizing import Budget, parse_bytes, parse_cpus, read_budget
+    from farrier.sizing.units import SizingError
+
+    memory = cpus = None
+    try:
+        option = f"--memory {args.memory}"
+        memory = None if args.memory is None else parse_bytes(args.memory)
+        option = f"--cpus {args.cpus}"
+        cpus = None if args.cpus is None else parse_cpus(args.cpus)
+    except SizingError as error:
+        raise FarrierError(f"{option}: {error}") from None
+    if memory is not None and cpus is not None:
+        return Budget.given(memory, cpus)
+    here = read_budget()
+    if memory is None and cpus is None:
+        return here
+    return Budget.given(here.memory_bytes if memory is None else memory, here.cpus if cpus is None else cpus)
+
+
+def plan_from(args: argparse.Namespace) -> Plan:
+    """The plan for the options."""
+    from farrier.sizing import plan
+
+    return plan(*read_inputs(args))

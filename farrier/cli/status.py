@@ -1,0 +1,126 @@
+"""``farrier status``: what runs here now, one block an app."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from farrier.cli import apps
+
+if TYPE_CHECKING:
+    from farrier.doctor import Snapshot
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "status",
+        help="what runs here now",
+        description="Shows each app that farrier deployed to this host: release, instance, workers, memory, queue.",
+    )
+    parser.add_argument("app", nargs="?", metavar="NAME", help="one app (default: all of this host)")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    names = apps.chosen(args.app)
+    if not names:
+        print(f"No app of farrier's on this host (looked in {apps.CONFIG}).")
+        return 0
+    found = [status(name) for name in names]
+    if args.json:
+        import json
+
+        print(json.dumps(found if args.app is None else found[0], indent=2))
+    else:
+        print("\n\n".join(render(one) for one in found))
+    return 0 if all(one["serving"] for one in found) else 1
+
+
+def status(name: str) -> dict[str, Any]:
+    """What an app is doing, as plain values. Sizes in bytes, times in seconds."""
+    from farrier.doctor.collect import collect
+    from farrier.doctor.snapshot import read_json
+
+    snapshot = collect(name)
+    spec = apps.spec(name)
+    root = apps.root(name)
+    running = read_json(apps.RUN / name / f"{snapshot.instance}.json") or {}
+    release = (root / "current").resolve().name if (root / "current").exists() else None
+    return {
+        "app": name,
+        "serving": snapshot.unit.get("ActiveState") == "active",
+        "state": snapshot.unit.get("ActiveState", "unknown"),
+        "bind": spec.get("bind"),
+        "release": release,
+        "instance": snapshot.instance,
+        "uptime_seconds": uptime(running.get("started")),
+        "workers": list(snapshot.workers),
+        "workers_planned": (snapshot.plan or {}).get("workers"),
+        "verdict": (snapshot.plan or {}).get("verdict"),
+        "memory_bytes": snapshot.memory_used,
+        "memory_limit_bytes": snapshot.memory_limit,
+        "oom_kills": snapshot.oom_kills,
+        "restarts": int(snapshot.unit.get("NRestarts") or 0),
+        "queue": snapshot.queue_depth,
+        "queue_limit": snapshot.queue_limit,
+        "health": None if snapshot.health is None else snapshot.health[1],
+        "deploying": deploying(snapshot),
+    }
+
+
+def deploying(snapshot: Snapshot) -> bool:
+    """Whether a deploy holds the app's lock now."""
+    return snapshot.lock_age is not None
+
+
+def uptime(started: float | str | None) -> float | None:
+    """Seconds since the arbiter started, from its Unix time or ISO timestamp."""
+    if started is None:
+        return None
+    if isinstance(started, str):
+        then = datetime.fromisoformat(started.replace("Z", "+00:00"))
+        return max(0.0, (datetime.now(timezone.utc) - then).total_seconds())
+    return max(0.0, time.time() - started)
+
+
+def render(one: dict[str, Any]) -> str:
+    """A status as lines for a terminal."""
+    from farrier.sizing import format_bytes
+
+    def size(value: int | None) -> str:
+        return "?" if value is None else format_bytes(value)
+
+    ready = sum(1 for worker in one["workers"] if worker.get("ready"))
+    verdict = one["verdict"] or {}
+    lines = [
+        f"{one['app']}: {one['state']} on {one['bind']}",
+        f"  release    {one['release'] or 'none'} ({one['instance'] or 'no instance'}, "
+        f"up {duration(one['uptime_seconds'])})",
+        f"  workers    {ready} of {one['workers_planned'] or '?'} ready"
+        + "".join(f", {worker.get('pid')} up {duration(worker.get('age'))}" for worker in one["workers"][:8]),
+        f"  memory     {size(one['memory_bytes'])} of {size(one['memory_limit_bytes'])}, "
+        f"{one['oom_kills'] if one['oom_kills'] is not None else '?'} killed for memory, {one['restarts']} restarts",
+        f"  queue      {one['queue'] if one['queue'] is not None else '?'} of {one['queue_limit'] or '?'}",
+        f"  health     {one['health'] or 'not asked'}",
+    ]
+    if verdict:
+        lines.append(
+            f"  plan       {verdict.get('level')} for a {verdict.get('serves')} ({verdict.get('users')} users); "
+            "farrier explain says why"
+        )
+    if one["deploying"]:
+        lines.append(f"  deploy     in progress: journalctl -fu farrier-deploy-{one['app']}")
+    return "\n".join(lines)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them: 42 s, 7 min, 3 h, 5 d."""
+    if seconds is None:
+        return "?"
+    for limit, unit, divisor in ((120, "s", 1), (7200, "min", 60), (172800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / divisor:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"

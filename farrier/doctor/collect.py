@@ -1,0 +1,98 @@
+"""Fills a snapshot from this host."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from farrier.cli import apps
+from farrier.doctor import snapshot as see
+from farrier.doctor.snapshot import Snapshot
+
+
+def collect(name: str) -> Snapshot:
+    """One app as it is now; what cannot be read stays ``None``."""
+    spec = apps.spec(name)
+    root = Path(spec.get("root") or f"/srv/{name}")
+    state = see.read_json(root / "state.json") or {}
+    instance = state.get("active")
+    running: Mapping[str, Any] = see.read_json(apps.RUN / name / f"{instance}.json") or {}
+    in_force = running.get("settings")
+    unit = see.systemctl_show(f"{name}@{instance}.service" if instance else f"{name}.service")
+    group = unit.get("ControlGroup") or ""
+    limit, used, kills = see.cgroup_memory(group) if group else (None, None, None)
+    files_open, files_limit = see.open_files(int(unit.get("MainPID") or 0) or -1)
+    memory = see.meminfo()
+    depth, room = see.listen_queue(str(spec.get("bind") or ""))
+    tmp_dir = (in_force or {}).get("worker_tmp_dir") or "/tmp"  # noqa: S108  (where Gunicorn puts it)
+    return Snapshot(
+        name=name,
+        plan=see.read_json(root / "current" / "plan.json"),
+        in_force=in_force,
+        workers=tuple(running.get("workers") or ()),
+        instance=instance,
+        unit=unit,
+        memory_limit=limit,
+        memory_used=used,
+        oom_kills=kills,
+        machine_memory=memory.get("MemTotal"),
+        machine_available=memory.get("MemAvailable"),
+        swap=memory.get("SwapTotal"),
+        somaxconn=see.read_int(Path("/proc/sys/net/core/somaxconn")),
+        queue_limit=room,
+        queue_depth=depth,
+        files_limit=files_limit,
+        files_open=files_open,
+        tmp_dir=tmp_dir if in_force else None,
+        tmp_type=see.mount_type(tmp_dir),
+        tmp_free=see.free_bytes(tmp_dir),
+        disk_free=see.free_bytes(str(root)),
+        release_size=tree_size(root / "current"),
+        lock_age=lock_age(root / "lock"),
+        health=ask_health(spec),
+    )
+
+
+def lock_age(path: Path) -> float | None:
+    """Seconds since a deploy took the lock; None where none holds it."""
+    lock = see.read_json(path)
+    since = (lock or {}).get("since")
+    return None if since is None else max(0.0, time.time() - float(since))
+
+
+def tree_size(path: Path) -> int | None:
+    """Bytes on disk below a folder."""
+    total = 0
+    with contextlib.suppress(OSError):
+        for file in path.resolve(strict=True).rglob("*"):
+            with contextlib.suppress(OSError):
+                total += file.lstat().st_blocks * 512
+    return total or None
+
+
+def health_url(spec: Mapping[str, Any]) -> str | None:
+    """The readiness address of an app, as ``farrier probe`` takes it."""
+    health_path = spec.get("health_path", "/health")
+    bind = str(spec.get("bind") or "")
+    if not bind or not health_path:
+        return None
+    if bind.startswith("unix:"):
+        return f"{bind}:{health_path}/ready"
+    host, _, port = bind.rpartition(":")
+    if host in ("", "0.0.0.0", "[::]", "*"):  # noqa: S104
+        host = "127.0.0.1"
+    return f"http://{host}:{port}{health_path}/ready"
+
+
+def ask_health(spec: Mapping[str, Any]) -> tuple[bool, str] | None:
+    """One readiness probe over the app's own address."""
+    url = health_url(spec)
+    if url is None:
+        return None
+    from farrier.probe import probe
+
+    result = probe(url, timeout=5.0)
+    return result.healthy, result.line
