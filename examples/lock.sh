@@ -16,3 +16,4 @@ lock() { # lock FOLDER INPUT
 
 lock fastapi_app requirements.in
 lock flask_app requirements.in
+lock django_app pyproject.toml

@@ -1,0 +1,267 @@
+"""uv against pip on small hosts: time, memory, and which of them completes at all.
+
+    python3 benchmarks/installers/run.py [--repeats 5] [--quick]
+
+Each trial is a container of its own on one CPU: a fresh venv is filled from an example's lock with
+nothing cached, then a second one with whatever the first left in the cache (the next deploy). The ways
+of installing take turns, so that a busy machine or network hurts all of them alike. Then the memory
+limit goes down until each fails. Writes benchmarks/results/installers/{results.csv,summary.json,index.html}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import html
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+RESULTS = ROOT / "benchmarks/results/installers"
+TRIAL = ROOT / "benchmarks/installers/trial.py"
+BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+APPS = ("fastapi_app", "django_app")
+TRIAL_SECONDS = 600
+
+LIMITED = {"UV_CONCURRENT_DOWNLOADS": "1", "UV_CONCURRENT_INSTALLS": "1", "UV_CONCURRENT_BUILDS": "1"}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of installing: the program and the environment that shapes it."""
+
+    name: str
+    installer: str
+    env: dict[str, str] = field(default_factory=dict)
+
+
+WAYS = (
+    Way("pip", "pip", {"PIP_CACHE_DIR": "/srv/cache"}),
+    Way("pip --no-cache-dir", "pip", {"PIP_NO_CACHE_DIR": "1"}),
+    Way("uv", "uv", {"UV_CACHE_DIR": "/srv/cache"}),
+    Way("uv --no-cache", "uv", {"UV_NO_CACHE": "1"}),
+    Way("uv limited", "uv", {"UV_CACHE_DIR": "/srv/cache", **LIMITED}),
+    Way("uv limited --no-cache", "uv", {"UV_NO_CACHE": "1", **LIMITED}),
+)
+
+
+def base_image() -> str:
+    """The lab's Debian image with python3-venv; builds it where there is none."""
+    from lab.image import ensure_base
+
+    return str(ensure_base())
+
+
+def find_uv() -> str:
+    beside = Path(sys.executable).parent / "uv"
+    found = str(beside) if beside.exists() else shutil.which("uv")
+    if not found:
+        raise SystemExit("uv: not found beside this Python or on PATH; pip install uv")
+    return str(Path(found).resolve())
+
+
+def container(image: str, uv: str, way: Way, app: str, memory: str) -> list[str]:
+    """One CPU, the limit and no swap beyond it; the registry is reached as the host reaches it."""
+    mounts = [
+        f"{TRIAL}:/opt/trial.py:ro",
+        f"{uv}:/opt/uv:ro",
+        f"{ROOT / 'examples' / app / 'requirements.txt'}:/opt/requirements.txt:ro",
+        f"{BUNDLE}:{BUNDLE}:ro",
+    ]
+    passed = {
+        "PIP_CERT": BUNDLE,
+        "SSL_CERT_FILE": BUNDLE,
+        "UV_PYTHON_DOWNLOADS": "never",
+        **{
+            name: value for name, value in os.environ.items() if name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX")
+        },
+        **way.env,
+    }
+    command = ["docker", "run", "--rm", "--cpus", "1", "--memory", memory, "--memory-swap", memory]
+    for mount in mounts:
+        command += ["--volume", mount]
+    for name, value in passed.items():
+        command += ["--env", f"{name}={value}"]
+    return [*command, image, "python3", "/opt/trial.py", way.installer, "/opt/requirements.txt"]
+
+
+def trial(image: str, uv: str, way: Way, app: str, memory: str) -> dict[str, Any]:
+    """A row of results; a container that the kernel killed is a result too (completed: false)."""
+    try:
+        done = subprocess.run(
+            container(image, uv, way, app, memory),
+            capture_output=True,
+            text=True,
+            timeout=TRIAL_SECONDS,
+            check=False,
+        )
+        answer = json.loads(done.stdout) if done.returncode == 0 else {"cold": {"status": done.returncode}}
+        if done.returncode not in (0, 137) and not done.stdout:
+            raise SystemExit(f"docker run failed: {done.stderr.strip()}")
+    except subprocess.TimeoutExpired:
+        answer = {"cold": {"status": -1, "message": f"no end within {TRIAL_SECONDS} s"}}
+    cold, warm = answer["cold"], answer.get("warm") or {}
+    completed = cold["status"] == 0 and warm.get("status") == 0
+    row = {
+        "app": app,
+        "way": way.name,
+        "memory": memory,
+        "completed": completed,
+        "message": cold.get("message") or warm.get("message") or "",
+        "cold_seconds": cold.get("seconds"),
+        "warm_seconds": warm.get("seconds"),
+        "cold_cpu_seconds": cold.get("cpu_seconds"),
+        "warm_cpu_seconds": warm.get("cpu_seconds"),
+        "unreclaimable_mib": cold.get("unreclaimable_mib"),
+        "max_rss_mib": cold.get("max_rss_mib"),
+        "cgroup_peak_mib": cold.get("cgroup_peak_mib"),
+        "cache_mib": answer.get("cache_mib"),
+        "venv_mib": answer.get("venv_mib"),
+    }
+    outcome = "done" if completed else f"FAILED ({cold['status']}) {row['message'][:60]}"
+    print(
+        f"{app:12} {way.name:22} {memory:>5}  {outcome:10} cold {row['cold_seconds']} s, "
+        f"warm {row['warm_seconds']} s, unreclaimable {row['unreclaimable_mib']} MiB",
+        flush=True,
+    )
+    return row
+
+
+def rounds(image: str, uv: str, memory: str, repeats: int) -> list[dict[str, Any]]:
+    """Every way takes its turn in every round, forwards and backwards in alternate rounds."""
+    rows = []
+    for repeat in range(repeats):
+        for app in APPS:
+            for way in WAYS if repeat % 2 == 0 else reversed(WAYS):
+                rows.append({"repeat": repeat, **trial(image, uv, way, app, memory)})
+    return rows
+
+
+def floors(image: str, uv: str, sizes: Iterable[int]) -> list[dict[str, Any]]:
+    """Down the sizes until a way fails twice; one failure may be the machine's, two are the way's."""
+    rows = []
+    for app in APPS:
+        for way in WAYS:
+            for size in sizes:
+                pair = [{"repeat": 0, **trial(image, uv, way, app, f"{size}m")}]
+                if not pair[0]["completed"]:
+                    pair.append({"repeat": 1, **trial(image, uv, way, app, f"{size}m")})
+                rows += pair
+                if not any(row["completed"] for row in pair):
+                    break
+    return rows
+
+
+def medians(rows: list[dict[str, Any]], app: str, way: str, key: str) -> tuple[float, list[float]]:
+    values = [row[key] for row in rows if row["app"] == app and row["way"] == way and row["completed"]]
+    if not values:
+        return float("nan"), []
+    return round(statistics.median(values), 2), [min(values), max(values)]
+
+
+def figures(rows: list[dict[str, Any]], low: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    note = {
+        "command": "python3 benchmarks/installers/run.py",
+        "machine": f"{os.cpu_count()} CPUs, {platform.system()} {platform.release()}",
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "version": version(),
+    }
+
+    def add(figure: str, value: Any, unit: str, interval: Any, bound: Any, holds: bool | None) -> None:
+        found.append(
+            {
+                "figure": figure, "value": value, "unit": unit, "interval": interval,
+                "bound": bound, "holds": holds, **note,
+            }
+        )  # fmt: skip
+
+    keys = (
+        ("cold_seconds", "seconds, nothing cached", "s"),
+        ("warm_seconds", "seconds, the next deploy", "s"),
+        ("unreclaimable_mib", "peak of unreclaimable memory", "MiB"),
+        ("max_rss_mib", "largest process", "MiB"),
+        ("cgroup_peak_mib", "cgroup peak, page cache included", "MiB"),
+    )
+    for app in APPS:
+        for key, words, unit in keys:
+            for way in WAYS:
+                value, interval = medians(rows, app, way.name, key)
+                add(f"{app}: {way.name}: {words}", value, unit, interval, None, None)
+            pip, _ = medians(rows, app, "pip", key)
+            for way in WAYS[2:]:
+                value, _ = medians(rows, app, way.name, key)
+                add(f"{app}: {way.name} / pip: {words}", round(value / pip, 2), "ratio", None, None, None)
+        for way in WAYS:
+            done = [int(row["memory"][:-1]) for row in low if (row["app"], row["way"]) == (app, way.name)
+                    and row["completed"]]  # fmt: skip
+            smallest = min(done, default=None)
+            add(
+                f"{app}: {way.name}: smallest limit it completed under",
+                smallest, "MiB", None, "<= 170", smallest is not None and smallest <= 170,
+            )  # fmt: skip
+    return found
+
+
+def version() -> str:
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), "describe", "--always", "--tags"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip()
+
+
+def write(rows: list[dict[str, Any]], low: list[dict[str, Any]]) -> None:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with (RESULTS / "results.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, ["part", *rows[0]], lineterminator="\n")
+        table.writeheader()
+        table.writerows({"part": "rounds", **row} for row in rows)
+        table.writerows({"part": "floor", **row} for row in low)
+    found = figures(rows, low)
+    (RESULTS / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
+    cells = "".join(
+        f"<tr><td>{html.escape(one['figure'])}</td><td>{one['value']}</td><td>{one['unit']}</td>"
+        f"<td>{one['interval'] or ''}</td></tr>\n"
+        for one in found
+    )
+    (RESULTS / "index.html").write_text(
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Installers</title></head><body>'
+        "<h1>uv and pip on small hosts</h1><p>Medians; the interval is the least and the greatest.</p>"
+        f"<table><tr><th>figure</th><th>value</th><th>unit</th><th>interval</th></tr>\n{cells}</table>"
+        "</body></html>\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5, help="rounds at --memory (default: 5)")
+    parser.add_argument("--memory", default="1024m", help="limit of the rounds (default: 1024m)")
+    parser.add_argument("--sizes", default="256,170,128,96,80,64,48", help="limits, MiB, for the way down")
+    parser.add_argument("--image", default="", help="a Debian image with python3-venv (default: the lab's)")
+    given = parser.parse_args()
+    if given.repeats < 1:
+        parser.error(f"--repeats {given.repeats}: 1 or more")
+    image, uv = given.image or base_image(), find_uv()
+    rows = rounds(image, uv, given.memory, given.repeats)
+    low = floors(image, uv, [int(size) for size in given.sizes.split(",")])
+    write(rows, low)
+    print(f"wrote {RESULTS.relative_to(ROOT)}/summary.json")
+
+
+if __name__ == "__main__":
+    main()
