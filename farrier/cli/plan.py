@@ -12,8 +12,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = subparsers.add_parser(
         "plan",
         help="compute the plan for this machine, or for the size you name",
-        description="Computes workers, timeouts, recycling, pools and limits, and says why each is what it is. "
-        "Changes nothing.",
+        description="Computes workers, timeouts, recycling, pools and limits, and says why each is what it "
+        "is. Changes nothing.",
     )
     add_inputs(parser)
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")

@@ -17,7 +17,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = subparsers.add_parser(
         "status",
         help="what runs here now",
-        description="Shows each app that farrier deployed to this host: release, instance, workers, memory, queue.",
+        description="Shows each app that farrier deployed to this host: release, instance, workers, memory, "
+        "queue.",
     )
     parser.add_argument("app", nargs="?", metavar="NAME", help="one app (default: all of this host)")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
@@ -102,18 +103,23 @@ def render(one: dict[str, Any]) -> str:
         f"  workers    {ready} of {one['workers_planned'] or '?'} ready"
         + "".join(f", {worker.get('pid')} up {duration(worker.get('age'))}" for worker in one["workers"][:8]),
         f"  memory     {size(one['memory_bytes'])} of {size(one['memory_limit_bytes'])}, "
-        f"{one['oom_kills'] if one['oom_kills'] is not None else '?'} killed for memory, {one['restarts']} restarts",
-        f"  queue      {one['queue'] if one['queue'] is not None else '?'} of {one['queue_limit'] or '?'}",
+        f"{known(one['oom_kills'])} killed for memory, {one['restarts']} restarts",
+        f"  queue      {known(one['queue'])} of {known(one['queue_limit'])}",
         f"  health     {one['health'] or 'not asked'}",
     ]
     if verdict:
         lines.append(
-            f"  plan       {verdict.get('level')} for a {verdict.get('serves')} ({verdict.get('users')} users); "
-            "farrier explain says why"
+            f"  plan       {verdict.get('level')} for a {verdict.get('serves')} "
+            f"({verdict.get('users')} users); farrier explain says why"
         )
     if one["deploying"]:
         lines.append(f"  deploy     in progress: journalctl -fu farrier-deploy-{one['app']}")
     return "\n".join(lines)
+
+
+def known(value: int | None) -> str:
+    """A number, or ? where it could not be read."""
+    return "?" if value is None else str(value)
 
 
 def duration(seconds: float | None) -> str:

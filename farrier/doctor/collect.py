@@ -82,7 +82,7 @@ def health_url(spec: Mapping[str, Any]) -> str | None:
     if bind.startswith("unix:"):
         return f"{bind}:{health_path}/ready"
     host, _, port = bind.rpartition(":")
-    if host in ("", "0.0.0.0", "[::]", "*"):  # noqa: S104
+    if host in ("", "0.0.0.0", "[::]", "*"):
         host = "127.0.0.1"
     return f"http://{host}:{port}{health_path}/ready"
 
