@@ -20,7 +20,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "doctor",
         help="what looks wrong here, and what to change",
         description="Examines the apps that farrier deployed to this host: settings in force against the "
-        "plan, limits, memory and swap, the listen queue, descriptors, /dev/shm, disk and health. Changes nothing.",
+        "plan, limits, memory and swap, the listen queue, descriptors, /dev/shm, disk and health. "
+        "Changes nothing.",
     )
     parser.add_argument("app", nargs="?", metavar="NAME", help="one app (default: all of this host)")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
