@@ -1,42 +1,39 @@
-"""The apps that farrier deployed to this host, and where their files are (docs/releases.md)."""
+"""The apps that farrier deployed to this host."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from farrier.errors import FarrierError
-
-CONFIG = Path("/etc/farrier")
-RUN = Path("/run/farrier")
+from farrier.release.layout import ETC, Layout
+from farrier.release.spec import Spec
 
 
 def deployed() -> list[str]:
     """The names of the apps on this host, sorted."""
-    return sorted(path.parent.name for path in CONFIG.glob("*/app.json"))
+    return sorted(path.parent.name for path in ETC.glob("*/app.json"))
 
 
-def spec(name: str) -> dict[str, Any]:
+def spec(name: str) -> Spec:
     """The wanted state of an app, as it was last applied."""
-    path = CONFIG / name / "app.json"
+    path = ETC / name / "app.json"
     try:
-        value: dict[str, Any] = json.loads(path.read_text())
+        return Spec.from_mapping(json.loads(path.read_text()))
     except PermissionError:
         raise FarrierError(f"{path}: only root may read it; try again with sudo", status=1) from None
     except (OSError, ValueError) as error:
         raise FarrierError(f"{path}: cannot be read ({error})", status=1) from None
-    return value
 
 
-def root(name: str) -> Path:
-    """The folder that holds an app's releases."""
-    return Path(spec(name).get("root") or f"/srv/{name}")
+def layout(name: str) -> Layout:
+    """Where an app's files are."""
+    return Layout(name, Path(spec(name).root or f"/srv/{name}"))
 
 
 def plan_file(name: str) -> Path:
     """The plan of the release that serves."""
-    return root(name) / "current" / "plan.json"
+    return layout(name).current / "plan.json"
 
 
 def chosen(name: str | None) -> list[str]:

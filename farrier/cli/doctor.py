@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     names = apps.chosen(args.app)
     if not names:
-        print(f"No app of farrier's on this host (looked in {apps.CONFIG}). farrier plan needs none.")
+        print(f"No app of farrier's on this host (looked in {apps.ETC}). farrier plan needs none.")
         return 0
     found = {name: examine(collect(name)) for name in names}
     if args.json:

@@ -28,7 +28,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     names = apps.chosen(args.app)
     if not names:
-        print(f"No app of farrier's on this host (looked in {apps.CONFIG}).")
+        print(f"No app of farrier's on this host (looked in {apps.ETC}).")
         return 0
     found = [status(name) for name in names]
     if args.json:
@@ -47,14 +47,14 @@ def status(name: str) -> dict[str, Any]:
 
     snapshot = collect(name)
     spec = apps.spec(name)
-    root = apps.root(name)
-    running = read_json(apps.RUN / name / f"{snapshot.instance}.json") or {}
-    release = (root / "current").resolve().name if (root / "current").exists() else None
+    layout = apps.layout(name)
+    running = read_json(layout.run_dir / f"{snapshot.instance}.json") or {}
+    release = layout.current.resolve().name if layout.current.exists() else None
     return {
         "app": name,
         "serving": snapshot.unit.get("ActiveState") == "active",
         "state": snapshot.unit.get("ActiveState", "unknown"),
-        "bind": spec.get("bind"),
+        "bind": spec.bind,
         "release": release,
         "instance": snapshot.instance,
         "uptime_seconds": uptime(running.get("started")),

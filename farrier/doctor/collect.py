@@ -6,31 +6,34 @@ import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from farrier.cli import apps
 from farrier.doctor import snapshot as see
 from farrier.doctor.snapshot import Snapshot
 
+if TYPE_CHECKING:
+    from farrier.release.spec import Spec
+
 
 def collect(name: str) -> Snapshot:
     """One app as it is now; what cannot be read stays ``None``."""
     spec = apps.spec(name)
-    root = Path(spec.get("root") or f"/srv/{name}")
-    state = see.read_json(root / "state.json") or {}
+    layout = apps.layout(name)
+    state = see.read_json(layout.state_json) or {}
     instance = state.get("active")
-    running: Mapping[str, Any] = see.read_json(apps.RUN / name / f"{instance}.json") or {}
+    running: Mapping[str, Any] = see.read_json(layout.run_dir / f"{instance}.json") or {}
     in_force = running.get("settings")
-    unit = see.systemctl_show(f"{name}@{instance}.service" if instance else f"{name}.service")
+    unit = see.systemctl_show(layout.service(instance) if instance else layout.socket)
     group = unit.get("ControlGroup") or ""
     limit, used, kills = see.cgroup_memory(group) if group else (None, None, None)
     files_open, files_limit = see.open_files(int(unit.get("MainPID") or 0) or -1)
     memory = see.meminfo()
-    depth, room = see.listen_queue(str(spec.get("bind") or ""))
+    depth, room = see.listen_queue(spec.bind)
     tmp_dir = (in_force or {}).get("worker_tmp_dir") or "/tmp"  # noqa: S108  (where Gunicorn puts it)
     return Snapshot(
         name=name,
-        plan=see.read_json(root / "current" / "plan.json"),
+        plan=see.read_json(layout.current / "plan.json"),
         in_force=in_force,
         workers=tuple(running.get("workers") or ()),
         instance=instance,
@@ -49,9 +52,9 @@ def collect(name: str) -> Snapshot:
         tmp_dir=tmp_dir if in_force else None,
         tmp_type=see.mount_type(tmp_dir),
         tmp_free=see.free_bytes(tmp_dir),
-        disk_free=see.free_bytes(str(root)),
-        release_size=tree_size(root / "current"),
-        lock_age=lock_age(root / "lock"),
+        disk_free=see.free_bytes(str(layout.root)),
+        release_size=tree_size(layout.current),
+        lock_age=lock_age(layout.lock),
         health=ask_health(spec),
     )
 
@@ -73,21 +76,17 @@ def tree_size(path: Path) -> int | None:
     return total or None
 
 
-def health_url(spec: Mapping[str, Any]) -> str | None:
-    """The readiness address of an app, as ``farrier probe`` takes it."""
-    health_path = spec.get("health_path", "/health")
-    bind = str(spec.get("bind") or "")
-    if not bind or not health_path:
+def health_url(spec: Spec) -> str | None:
+    """The readiness address of an app, as ``farrier probe`` takes it; None where health is switched off."""
+    if not spec.health_path:
         return None
-    if bind.startswith("unix:"):
-        return f"{bind}:{health_path}/ready"
-    host, _, port = bind.rpartition(":")
-    if host in ("", "0.0.0.0", "[::]", "*"):
-        host = "127.0.0.1"
-    return f"http://{host}:{port}{health_path}/ready"
+    listen = spec.listen
+    if listen.kind == "unix":
+        return f"unix:{listen.path}:{spec.health_path}/ready"
+    return f"{listen.url}{spec.health_path}/ready"
 
 
-def ask_health(spec: Mapping[str, Any]) -> tuple[bool, str] | None:
+def ask_health(spec: Spec) -> tuple[bool, str] | None:
     """One readiness probe over the app's own address."""
     url = health_url(spec)
     if url is None:
