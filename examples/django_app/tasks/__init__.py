@@ -1,0 +1,1 @@
+"""A task list: one model, one page, a JSON view and two requests of known cost."""
