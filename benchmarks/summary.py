@@ -85,7 +85,7 @@ def line(row: dict[str, Any]) -> str:
     value = row["value"]
     shown = f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
     if row["interval"]:
-        shown += f" [{row['interval'][0]:g} – {row['interval'][1]:g}]"
+        shown += f" [{row['interval'][0]:g} .. {row['interval'][1]:g}]"
     verdict = {True: "holds", False: "FALLS SHORT", None: ""}[row["holds"]]
     asked = f"asked: {row['bound']}, {verdict}" if row["bound"] else verdict
     return (

@@ -63,7 +63,7 @@ def arbiter_memory(argv: list[str], folder: str) -> dict[str, float]:
         deadline = time.monotonic() + 30
         while True:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2):  # noqa: S310
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2):
                     break
             except OSError:
                 if time.monotonic() > deadline or process.poll() is not None:
