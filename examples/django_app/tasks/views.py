@@ -11,9 +11,9 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, JsonR
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST
 
+from tasks import STARTED
 from tasks.models import Task
 
-STARTED = time.time()
 LONGEST_MS = 10_000
 
 
