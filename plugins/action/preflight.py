@@ -1,0 +1,28 @@
+# Copyright: The Farrier project
+# GNU General Public License v3.0 or later (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""farrier.web.preflight: what the controller can refuse is refused here, before the host is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.farrier.web.plugins.plugin_utils.app_source import checked_options, listen_of
+
+
+class ActionModule(ActionBase):
+    """Checks the variables on the controller, then lets the module look at the host."""
+
+    _supports_check_mode = True
+    _supports_diff = False
+    _requires_connection = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Refuse in one line, or answer with what the module found."""
+        super().run(tmp, task_vars)
+        options = checked_options(self._task.args, self._loader)
+        if options["state"] == "present":
+            options["_listen"] = listen_of(options)
+        return self._execute_module(module_args=options, task_vars=task_vars)

@@ -1,0 +1,141 @@
+# Copyright: The Farrier project
+# GNU General Public License v3.0 or later (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What one app is described by: the options that farrier.web.preflight and farrier.web.app share."""
+
+from __future__ import annotations
+
+#: The options of plugins/doc_fragments/app.py, where each is explained.
+APP_OPTIONS = {
+    "name": {"type": "str", "required": True},
+    "app": {"type": "str", "default": ""},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "path": {"type": "str", "default": ""},
+    "git_repo": {"type": "str", "default": ""},
+    "git_ref": {"type": "str", "default": "HEAD"},
+    "git_deploy_key": {"type": "str", "default": "", "no_log": True},
+    "requirement": {"type": "str", "default": ""},
+    "requirements": {"type": "str", "default": ""},
+    "extra_requirements": {"type": "list", "elements": "str", "default": []},
+    "python": {"type": "str", "default": ""},
+    "system_packages": {"type": "list", "elements": "str", "default": []},
+    "installer": {"type": "str", "choices": ["auto", "uv", "pip"], "default": "auto"},
+    "installer_env": {"type": "dict", "default": {}, "no_log": True},
+    "ca_bundle": {"type": "str", "default": ""},
+    "override_gunicorn": {"type": "bool", "default": False},
+    "pythonpath": {"type": "list", "elements": "str", "default": []},
+    "chdir": {"type": "str", "default": ""},
+    "bind": {"type": "str", "default": "127.0.0.1:8000"},
+    "user": {"type": "str", "default": ""},
+    "group": {"type": "str", "default": ""},
+    "root": {"type": "str", "default": ""},
+    "env": {"type": "dict", "default": {}, "no_log": True},
+    "env_files": {"type": "list", "elements": "str", "default": []},
+    "shared": {"type": "list", "elements": "str", "default": []},
+    "build_commands": {"type": "list", "elements": "str", "default": []},
+    "migrate_commands": {"type": "list", "elements": "str", "default": []},
+    "ready": {"type": "list", "elements": "str", "default": []},
+    "health_path": {"type": "str", "default": "/health"},
+    "settings": {"type": "dict", "default": {}},
+    "memory": {"type": "str", "default": ""},
+    "cpus": {"type": "str", "default": ""},
+    "database": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "max_connections": {"type": "int"},
+            "reserved_connections": {"type": "int"},
+            "memory": {"type": "str"},
+        },
+    },
+    "workload": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "kind": {"type": "str", "choices": ["io", "cpu", "mixed", "async"]},
+            "framework": {"type": "str", "choices": ["django", "flask", "fastapi"]},
+            "app_memory": {"type": "str"},
+            "request_memory": {"type": "str"},
+            "connection_memory": {"type": "str"},
+            "boot_seconds": {"type": "float"},
+            "preload_safe": {"type": "bool"},
+        },
+    },
+    "config_file": {"type": "str", "default": ""},
+    "keep_releases": {"type": "int", "default": 3},
+    "keep_data": {"type": "bool", "default": False},
+    "prefix": {"type": "str", "default": ""},
+}
+
+#: Where a person wrote what the spec calls otherwise.
+_WRITTEN = {
+    "source.path": "path",
+    "source.repo": "git_repo",
+    "source.ref": "git_ref",
+    "source.deploy_key": "git_deploy_key",
+    "source.requirement": "requirement",
+    "commands.build": "build_commands",
+    "commands.migrate": "migrate_commands",
+    "settings.memory_limit": "memory",
+    "settings.cpu_limit": "cpus",
+    "settings.database_max_connections": "database.max_connections",
+    "settings.database_reserved_connections": "database.reserved_connections",
+    "settings.database_memory": "database.memory",
+}
+#: Options that the spec holds under the same name and that are left out of it when empty.
+_SAME = (
+    "app user group root bind requirements extra_requirements python installer override_gunicorn pythonpath "
+    "chdir env env_files shared ready config_file keep_releases"
+).split()
+
+
+def spec_of(options: dict, source: dict, **more: object) -> dict:
+    """The wanted state as ``farrier release apply`` takes it (farrier/release/spec.py)."""
+    spec = {"schema": 1, "name": options["name"], "state": options["state"], **more}
+    if options["state"] == "absent":
+        spec.update({key: options[key] for key in ("root", "user", "group") if options[key]})
+        spec["keep_data"] = options["keep_data"]
+        return spec
+    spec.update({key: options[key] for key in _SAME if options[key] not in ("", [], {}, None)})
+    spec["source"] = source
+    spec["health_path"] = options["health_path"]
+    spec["settings"] = chosen_settings(options)
+    spec["workload"] = _given(options["workload"])
+    spec["commands"] = {"build": options["build_commands"], "migrate": options["migrate_commands"]}
+    # An empty value of env is a value; of installer_env it says "not set here" (a proxy that a group sets).
+    spec["installer_env"] = {key: value for key, value in options["installer_env"].items() if value != ""}
+    return spec
+
+
+def remote_source(options: dict) -> dict:
+    """A source that the host fetches itself; empty for a folder of the controller."""
+    if options["git_repo"]:
+        source = {"type": "git", "repo": options["git_repo"], "ref": options["git_ref"]}
+        return {**source, "deploy_key": options["git_deploy_key"]} if options["git_deploy_key"] else source
+    if options["requirement"]:
+        return {"type": "requirement", "requirement": options["requirement"]}
+    return {}
+
+
+def chosen_settings(options: dict) -> dict:
+    """A person's choices as farrier's settings: ``settings`` and what memory, cpus and database say."""
+    database = options["database"] or {}
+    named = {
+        "memory_limit": options["memory"] or None,
+        "cpu_limit": options["cpus"] or None,
+        "database_max_connections": database.get("max_connections"),
+        "database_reserved_connections": database.get("reserved_connections"),
+        "database_memory": database.get("memory"),
+    }
+    return {**options["settings"], **_given(named)}
+
+
+def variable_of(key: str, options: dict) -> str:
+    """The name under which a person wrote what the spec calls ``key``: for messages."""
+    if key.startswith("settings.") and key.partition(".")[2] in options["settings"]:
+        return options["prefix"] + key
+    return options["prefix"] + _WRITTEN.get(key, key)
+
+
+def _given(values: dict | None) -> dict:
+    return {key: value for key, value in (values or {}).items() if value is not None}

@@ -1,0 +1,116 @@
+# Copyright: The Farrier project
+# GNU General Public License v3.0 or later (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the controller knows about an app: its options, and the files that stay on the controller.
+
+The spec itself is checked by the same code that checks it on the host: farrier/release/spec.py.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.parsing.dataloader import DataLoader
+
+from ansible_collections.farrier.web.farrier.release.spec import Spec, SpecError
+from ansible_collections.farrier.web.plugins.module_utils.app_options import (
+    APP_OPTIONS,
+    remote_source,
+    spec_of,
+    variable_of,
+)
+
+_REQUIREMENT = re.compile(
+    r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"  # name
+    r"(\s*\[[A-Za-z0-9._, -]*\])?"  # extras
+    r"(\s*@\s*\S+|\s*\(?\s*((===|~=|==|!=|<=|>=|<|>)\s*[A-Za-z0-9.*+!_-]+\s*,?\s*)+\)?)?"  # URL or versions
+    r"(\s*;.*)?"  # marker
+)
+#: Stands for the archive until it is packed: the check looks at its shape only.
+_UNPACKED = {"type": "archive", "path": "/source.tar.gz", "sha256": "0" * 64}
+
+
+def checked_options(args: dict[str, Any], loader: DataLoader) -> dict[str, Any]:
+    """The options with local paths made absolute. Raises AnsibleActionFail with one line for each problem."""
+    given = {key: value for key, value in args.items() if value is not None}
+    prefix = str(given.get("prefix", ""))
+    result = ArgumentSpecValidator(APP_OPTIONS).validate(given)
+    if result.error_messages:
+        raise AnsibleActionFail("\n".join(prefix + message for message in result.error_messages))
+    options = dict(result.validated_parameters)
+    problems = []
+    if options["state"] == "present":
+        problems += [*_source_problems(options), *_requirement_problems(options)]
+        problems += _local_file_problems(options, loader)
+    if not problems:
+        problems = _spec_problems(options)
+    if problems:
+        raise AnsibleActionFail("\n".join(prefix + problem for problem in problems))
+    return options
+
+
+def listen_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Where the app will listen: ``kind``, ``host``, ``port``, ``path``."""
+    listen = Spec.from_mapping(spec_of(options, remote_source(options) or _UNPACKED)).listen
+    return {"kind": listen.kind, "host": listen.host, "port": listen.port, "path": listen.path}
+
+
+def _source_problems(options: dict[str, Any]) -> list[str]:
+    given = [key for key in ("path", "git_repo", "requirement") if options[key]]
+    if len(given) == 1:
+        return []
+    told = f"{' and '.join(given)} are given" if given else "no source is given"
+    return [f"path: {told}; set exactly one of path (a folder here), git_repo or requirement (a package)"]
+
+
+def _requirement_problems(options: dict[str, Any]) -> list[str]:
+    named = [("requirement", options["requirement"])] if options["requirement"] else []
+    named += [("extra_requirements", requirement) for requirement in options["extra_requirements"]]
+    problems = [
+        f"{option}: given {text!r}; allowed: a requirement such as shop==1.2 or psycopg[binary]>=3.1"
+        for option, text in named
+        if not _REQUIREMENT.fullmatch(text.strip())
+    ]
+    problems += [
+        f"system_packages: given {name!r}; allowed: names of Debian packages, such as libpq5"
+        for name in options["system_packages"]
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]+(=\S+)?", name)
+    ]
+    return problems
+
+
+def _local_file_problems(options: dict[str, Any], loader: DataLoader) -> list[str]:
+    problems = []
+    if options["path"]:
+        folder = Path(loader.path_dwim(options["path"]))
+        options["path"] = str(folder)
+        if not folder.is_dir():
+            what = "is no folder" if folder.exists() else "does not exist on this controller"
+            problems.append(f"path: {folder} {what}; give the folder that holds the app's source")
+        else:
+            problems += [
+                f"{option}: {options[option]} is not in {folder}"
+                for option in ("requirements", "chdir")
+                if options[option] and not (folder / options[option]).exists()
+            ]
+    if options["ca_bundle"]:
+        bundle = Path(loader.path_dwim(options["ca_bundle"]))
+        options["ca_bundle"] = str(bundle)
+        if not bundle.is_file() or b"BEGIN CERTIFICATE" not in bundle.read_bytes():
+            problems.append(f"ca_bundle: {bundle} is no file of PEM certificates on this controller")
+    return problems
+
+
+def _spec_problems(options: dict[str, Any]) -> list[str]:
+    """What farrier itself says about the wanted state, in the words of the person's variables."""
+    try:
+        Spec.from_mapping(spec_of(options, remote_source(options) or _UNPACKED))
+    except SpecError as refused:
+        bare = {**options, "prefix": ""}
+        pairs = (problem.partition(":") for problem in refused.problems)
+        return [f"{variable_of(key, bare)}:{rest}" for key, _colon, rest in pairs]
+    return []
