@@ -148,7 +148,7 @@ class Host:
         return self
 
     def attach(self) -> bool:
-        """Take up a kept host that an earlier process left running, as if started here; whether there was one."""
+        """Take up a kept host that an earlier process left running; whether there was one."""
         found = self.docker.containers(f"name=^{self.container_name}$")
         if not found:
             return False
@@ -181,7 +181,8 @@ class Host:
             "--label", f"{LABEL}={checkout.identity()}", "--label", f"{OWNER_LABEL}={_owner()}",
             *(["--label", f"{KEEP_LABEL}=yes"] if self.keep else []),
             "--memory", self.memory, "--memory-swap", self.memory, "--cpus", str(self.cpus),
-            "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined",
+            "--cap-add", "SYS_ADMIN",
+            "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined",
             "--cgroupns", "host", "-v", "/sys/fs/cgroup:/sys/fs/cgroup:rw",
             "--tmpfs", "/run:exec,mode=755", "--tmpfs", "/run/lock", "-e", "container=docker",
             "--stop-signal", "SIGRTMIN+3", "-p", "127.0.0.1::22",
@@ -243,10 +244,10 @@ class Host:
         """
         flags = [part for name, value in (env or {}).items() for part in ("-e", f"{name}={value}")]
         stdin = ["-i"] if input is not None else []
+        # Without -i docker gives the command no input; an empty one here keeps it from ours.
         result = subprocess.run(
             [*self.docker.command, "exec", *stdin, *flags, "-u", user, self.container, *command],
-            capture_output=True, text=True, input=input, timeout=timeout, check=False,
-            **({} if input is not None else {"stdin": subprocess.DEVNULL}),
+            capture_output=True, text=True, input=input or "", timeout=timeout, check=False,
         )  # fmt: skip
         if check and result.returncode:
             said = (result.stderr or result.stdout).strip().splitlines() or ["no message"]
@@ -255,9 +256,9 @@ class Host:
             )
         return result
 
-    def shell(self, script: str, *, check: bool = True, **rest: str | None) -> str:
-        """Run a script with `sh -ec` as root and give back what it wrote."""
-        return self.run(["sh", "-ec", script], check=check, input=rest.get("input")).stdout
+    def shell(self, script: str) -> str:
+        """Run a script with `sh -ec` as root and give back what it wrote; LabError where it fails."""
+        return self.run(["sh", "-ec", script]).stdout
 
     def ssh(self, command: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run a command line over SSH as the person with sudo."""
@@ -307,7 +308,8 @@ class Host:
     def ssh_options(self) -> list[str]:
         """Options of ssh that find the host's port, our key and the host's own key; no destination."""
         return [
-            "-p", str(self.ssh_port), "-i", str(key_file()), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
+            "-p", str(self.ssh_port), "-i", str(key_file()), "-o", "IdentitiesOnly=yes",
+            "-o", "BatchMode=yes",
             "-o", f"UserKnownHostsFile={self._known_hosts}", "-o", "StrictHostKeyChecking=yes",
             "-o", "ConnectTimeout=10",
         ]  # fmt: skip

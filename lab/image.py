@@ -34,14 +34,15 @@ USER = "debian"  # the person with sudo, named as Debian's cloud images name it
 BASE_LABEL = "farrier.lab.base"
 
 _PACKAGES = (
-    "python3", "python3-venv", "python3-apt", "systemd", "systemd-sysv", "dbus", "ca-certificates", "iproute2",
+    "python3", "python3-venv", "python3-apt", "systemd", "systemd-sysv", "dbus", "ca-certificates",
+    "iproute2",
     "procps", "tini", "openssh-server", "sudo", "git",
 )  # fmt: skip
 
 _FILES = {
     # Keys are made at the first start: two hosts of one image must not share them.
-    "/etc/systemd/system/ssh.service.d/50-keys.conf": "[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\n"
-    "ExecStartPre=/usr/sbin/sshd -t\n",
+    "/etc/systemd/system/ssh.service.d/50-keys.conf": "[Service]\nExecStartPre=\n"
+    "ExecStartPre=/usr/bin/ssh-keygen -A\nExecStartPre=/usr/sbin/sshd -t\n",
     "/etc/ssh/sshd_config.d/50-lab.conf": "PasswordAuthentication no\nUseDNS no\n",
     f"/etc/sudoers.d/{USER}": f"{USER} ALL=(ALL) NOPASSWD: ALL\n",
     "/etc/dpkg/dpkg.cfg.d/50-slim": "path-exclude=/usr/share/doc/*\npath-exclude=/usr/share/man/*\n"
@@ -226,8 +227,7 @@ def _pull(docker: Engine, source: str) -> bool:
         stderr=subprocess.DEVNULL,
     )
     try:
-        answered, _, _ = select.select([process.stdout], [], [], _PULL_ANSWER_SECONDS)
-        if answered:
+        if process.stdout and select.select([process.stdout], [], [], _PULL_ANSWER_SECONDS)[0]:
             process.communicate(timeout=240)
             return process.returncode == 0
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""What this machine was told about mirrors, proxies and certificates, so that a host in the lab can be told the same.
+"""What this machine was told about mirrors, proxies and certificates, to tell a host in the lab the same.
 
 A company's machine reaches the registries through a proxy, a mirror or a private certificate authority; a
 host that the lab starts on it has to know them too. Nothing of it is written in the tree: it is read here
@@ -32,7 +32,8 @@ _PIP_OPTIONS = (
     "proxy",
 )
 _UV = (
-    "UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_INDEX", "UV_HTTP_TIMEOUT", "UV_INSECURE_HOST",
+    "UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_INDEX", "UV_HTTP_TIMEOUT",
+    "UV_INSECURE_HOST",
     "UV_NATIVE_TLS", "UV_SYSTEM_CERTS", "UV_HTTP_RETRIES", "UV_KEYRING_PROVIDER",
 )  # fmt: skip
 _APT = re.compile(
@@ -82,7 +83,7 @@ class Machine:
         return cls(environment, pip, _apt_settings(), authorities, has_bundle)
 
     def pip_environment(self) -> dict[str, str]:
-        """The environment with pip's options as variables: for installers that run in a container or a venv."""
+        """The environment with pip's options as variables, for installers in a container or a venv."""
         names = {"default-timeout": "PIP_DEFAULT_TIMEOUT"}
         return self.environment | {
             names.get(key, "PIP_" + key.upper().replace("-", "_")): value for key, value in self.pip.items()
@@ -206,12 +207,10 @@ def _extra_authorities() -> tuple[str, ...]:
         shipped.update(_CERTIFICATE.findall(path.read_text(errors="replace")))
     named = [os.environ[name] for name in _CA_VARIABLES if os.environ.get(name)]
     found: dict[str, None] = {}
-    for path in dict.fromkeys(
-        [*named, *([cert] if (cert := _pip_settings().get("cert")) else []), CA_BUNDLE]
-    ):
-        if Path(path).is_file():
-            found |= dict.fromkeys(_CERTIFICATE.findall(Path(path).read_text(errors="replace")))
-    extra = tuple(pem for pem in found if pem not in shipped)
-    # A bundle that is the distribution's own but older shows a few differences: harmless, they are
-    # certificates too.
-    return extra
+    if by_pip := _pip_settings().get("cert"):
+        named.append(by_pip)
+    for bundle in map(Path, dict.fromkeys([*named, CA_BUNDLE])):
+        if bundle.is_file():
+            found |= dict.fromkeys(_CERTIFICATE.findall(bundle.read_text(errors="replace")))
+    # An older bundle of the distribution's own shows a few differences: harmless, they are certificates too.
+    return tuple(pem for pem in found if pem not in shipped)
