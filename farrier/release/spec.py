@@ -343,7 +343,7 @@ class _Reading:
     def folder(self, key: str, default: str) -> str:
         value = self.data.get(key, default)
         shape = isinstance(value, str) and re.fullmatch(r"(/[A-Za-z0-9._@+-]+){2,}/?", value)
-        if not shape or ".." in str(value).split("/"):
+        if key in self.data and (not shape or ".." in str(value).split("/")):
             self.wrong(key, "an absolute path at least two folders deep, of letters, digits and . _ @ + -")
             return default
         return str(value).rstrip("/")
