@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-import os
 import shlex
 import shutil
 import socket
@@ -19,7 +18,6 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-
 from ansible_collections.farrier.web.farrier.release import layout, runtime
 from ansible_collections.farrier.web.plugins.plugin_utils.app_source import checked_options
 from ansible_collections.farrier.web.plugins.plugin_utils.archive import SourceError, pack
@@ -117,7 +115,7 @@ class ActionModule(ActionBase):
             parcel.kind: self._connection._shell.join_path(folder, parcel.local.name) for parcel in missing
         }
         for parcel in missing:
-            display.v(f"sending {parcel.kind}: {os.path.getsize(parcel.local) // 1024} KiB")
+            display.v(f"sending {parcel.kind}: {parcel.local.stat().st_size // 1024} KiB")
             self._transfer_file(str(parcel.local), sent[parcel.kind])
         self._fixup_perms2([folder, *sent.values()])
         return sent

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-
 from ansible_collections.farrier.web.plugins.plugin_utils.app_source import checked_options, listen_of
 
 

@@ -68,7 +68,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-
 from ansible_collections.farrier.web.plugins.module_utils.sizing.budget import Budget
 from ansible_collections.farrier.web.plugins.module_utils.sizing.plan import plan as make_plan
 from ansible_collections.farrier.web.plugins.module_utils.sizing.settings import Settings

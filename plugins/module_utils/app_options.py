@@ -83,10 +83,10 @@ _WRITTEN = {
     "settings.database_memory": "database.memory",
 }
 #: Options that the spec holds under the same name and that are left out of it when empty.
-_SAME = (
-    "app user group root bind requirements extra_requirements python installer override_gunicorn pythonpath "
-    "chdir env env_files shared ready config_file keep_releases"
-).split()
+_SAME = """
+app user group root bind requirements extra_requirements python installer override_gunicorn pythonpath
+chdir env env_files shared ready config_file keep_releases
+""".split()  # noqa: SIM905
 
 
 def spec_of(options: dict, source: dict, **more: object) -> dict:
@@ -130,11 +130,19 @@ def chosen_settings(options: dict) -> dict:
     return {**options["settings"], **_given(named)}
 
 
-def variable_of(key: str, options: dict) -> str:
-    """The name under which a person wrote what the spec calls ``key``: for messages."""
-    if key.startswith("settings.") and key.partition(".")[2] in options["settings"]:
-        return options["prefix"] + key
-    return options["prefix"] + _WRITTEN.get(key, key)
+def in_variables(message: str, options: dict) -> str:
+    """``bind: ...`` of the spec is ``gunicorn_app_bind: ...`` for the person who wrote it; line by line."""
+    return "\n".join(_line_in_variables(line, options) for line in message.splitlines())
+
+
+def _line_in_variables(line: str, options: dict) -> str:
+    key, colon, rest = line.partition(": ")
+    if not colon or key.split(".")[0] not in {*APP_OPTIONS, "source", "commands"}:
+        return line
+    written_there = key.startswith("settings.") and key.partition(".")[2] in options["settings"]
+    variable = key if written_there else _WRITTEN.get(key, key)
+    # Where the host will keep the setting is no news to the person who wrote it elsewhere.
+    return f"{options['prefix']}{variable}: {rest.removeprefix('settings.json: ')}"
 
 
 def _given(values: dict | None) -> dict:

@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 MIN_PYTHON = (3, 10)
-#: MiB that a first release takes: a venv of a small framework is 30 to 90, its wheels and source as much again.
+#: MiB that a first release takes: a venv of a small framework is 30 to 90, wheels and source as much.
 MIN_FREE_MIB = 200
 MIN_FREE_INODES = 5000
 UNIT_FOLDERS = (
@@ -53,7 +53,8 @@ def check_python(found: tuple, wanted: str, installer: str, prefix: str) -> None
     """The host's own Python runs farrier; the app may want another one."""
     if tuple(found[:2]) < MIN_PYTHON:
         raise Refused(
-            f"this host's Python is {found[0]}.{found[1]}; farrier needs {MIN_PYTHON[0]}.{MIN_PYTHON[1]} or newer: "
+            f"this host's Python is {found[0]}.{found[1]}; farrier needs "
+            f"{MIN_PYTHON[0]}.{MIN_PYTHON[1]} or newer: "
             "use Debian 12 or later, or set ansible_python_interpreter"
         )
     if (
@@ -84,9 +85,9 @@ def check_names(name: str, root: str, prefix: str) -> None:
     place = Path(root or f"/srv/{name}")
     if place.exists() and not place.is_dir():
         raise Refused(f"{prefix}root: {place} is no folder")
-    if place.is_dir() and any(entry.name != "lost+found" for entry in place.iterdir()):
-        if not (place / "state.json").exists() and not (place / "releases").is_dir():
-            raise Refused(f"{prefix}root: {place} holds something else; choose an empty or a new folder")
+    ours = (place / "state.json").exists() or (place / "releases").is_dir()
+    if place.is_dir() and not ours and any(entry.name != "lost+found" for entry in place.iterdir()):
+        raise Refused(f"{prefix}root: {place} holds something else; choose an empty or a new folder")
 
 
 def check_disk(root: str, prefix: str) -> None:
@@ -186,7 +187,7 @@ def _process_of(inode: str) -> str:
         if not entry.name.isdigit():
             continue
         try:
-            links = [os.readlink(link) for link in (entry / "fd").iterdir()]
+            links = [str(link.readlink()) for link in (entry / "fd").iterdir()]
             if f"socket:[{inode}]" in links:
                 return f"{(entry / 'comm').read_text(encoding='utf-8').strip()} (pid {entry.name})"
         except OSError:
@@ -207,7 +208,7 @@ def _over_ssh(repo: str) -> bool:
 
 
 def missing_packages(names: list[str]) -> list[str]:
-    """Those that dpkg does not know as installed; ``name=version`` counts as missing if the version differs."""
+    """Those that dpkg does not know as installed; ``name=version`` asks for just that version."""
     command = ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status} ${Version}\\n"]
     command += [name.split("=")[0] for name in names]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)

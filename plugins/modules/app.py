@@ -94,13 +94,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.farrier.web.plugins.module_utils.app_options import (
     APP_OPTIONS,
+    in_variables,
     remote_source,
     spec_of,
-    variable_of,
 )
 from ansible_collections.farrier.web.plugins.module_utils.uploads import (
     drop_unused,
@@ -135,10 +136,10 @@ def wanted(options, places):
 
 
 def apply(module, wheel, spec):
-    """Run ``farrier release apply``: from the wheel that was sent, which places itself, or the one in its place."""
+    """Run ``farrier release apply`` from the wheel that was sent, which places itself, or from there."""
     command = [sys.executable, "-m", "farrier", "release", "apply", "-", "--json"]
     command += ["--check"] * module.check_mode + ["--diff"] * bool(module._diff)
-    home = wheel["sent"] or os.path.dirname(wheel["place"])
+    home = wheel["sent"] or str(Path(wheel["place"]).parent)
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "GUNICORN"))
     }
@@ -186,13 +187,6 @@ def main():
     if answer.get("failed"):
         module.fail_json(**{**answer, "msg": in_variables(answer.get("msg", "failed"), module.params)})
     module.exit_json(**{key: value for key, value in answer.items() if key not in ("failed", "msg")})
-
-
-def in_variables(message, options):
-    """``bind: ...`` of the spec is ``gunicorn_app_bind: ...`` for the person who wrote it."""
-    key, colon, rest = message.partition(":")
-    known = key.split(".")[0] in {*APP_OPTIONS, "source", "commands"}
-    return f"{variable_of(key, options)}:{rest}" if colon and known else message
 
 
 if __name__ == "__main__":

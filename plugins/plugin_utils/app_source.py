@@ -15,13 +15,12 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
-
 from ansible_collections.farrier.web.farrier.release.spec import Spec, SpecError
 from ansible_collections.farrier.web.plugins.module_utils.app_options import (
     APP_OPTIONS,
+    in_variables,
     remote_source,
     spec_of,
-    variable_of,
 )
 
 _REQUIREMENT = re.compile(
@@ -42,6 +41,9 @@ def checked_options(args: dict[str, Any], loader: DataLoader) -> dict[str, Any]:
     if result.error_messages:
         raise AnsibleActionFail("\n".join(prefix + message for message in result.error_messages))
     options = dict(result.validated_parameters)
+    for nested in ("database", "workload"):
+        # The validator fills in None for what was left out; the module's own would refuse that.
+        options[nested] = {key: value for key, value in options[nested].items() if value is not None}
     problems = []
     if options["state"] == "present":
         problems += [*_source_problems(options), *_requirement_problems(options)]
@@ -110,7 +112,5 @@ def _spec_problems(options: dict[str, Any]) -> list[str]:
     try:
         Spec.from_mapping(spec_of(options, remote_source(options) or _UNPACKED))
     except SpecError as refused:
-        bare = {**options, "prefix": ""}
-        pairs = (problem.partition(":") for problem in refused.problems)
-        return [f"{variable_of(key, bare)}:{rest}" for key, _colon, rest in pairs]
+        return [in_variables(problem, {**options, "prefix": ""}) for problem in refused.problems]
     return []
