@@ -9,6 +9,7 @@ The spec itself is checked by the same code that checks it on the host: farrier/
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,10 @@ def checked_options(args: dict[str, Any], loader: DataLoader) -> dict[str, Any]:
     """The options with local paths made absolute. Raises AnsibleActionFail with one line for each problem."""
     given = {key: value for key, value in args.items() if value is not None}
     prefix = str(given.get("prefix", ""))
-    result = ArgumentSpecValidator(APP_OPTIONS).validate(given)
+    # The validator writes into the defaults that it is given.
+    result = ArgumentSpecValidator(deepcopy(APP_OPTIONS)).validate(given)
     if result.error_messages:
-        raise AnsibleActionFail("\n".join(prefix + message for message in result.error_messages))
+        raise AnsibleActionFail("\n".join(result.error_messages))
     options = dict(result.validated_parameters)
     for nested in ("database", "workload"):
         # The validator fills in None for what was left out; the module's own would refuse that.

@@ -1,0 +1,157 @@
+"""One list of options, told in five places: they must say the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.errors import AnsibleActionFail
+from ansible.parsing.dataloader import DataLoader
+from ansible_collections.farrier.web.farrier.release.spec import KEYS, Spec
+from ansible_collections.farrier.web.plugins.doc_fragments.app import ModuleDocFragment
+from ansible_collections.farrier.web.plugins.module_utils import app_options
+from ansible_collections.farrier.web.plugins.plugin_utils.app_source import checked_options, listen_of
+
+ROOT = Path(__file__).resolve().parents[3]
+ROLE = ROOT / "roles" / "gunicorn_app"
+PREFIX = "gunicorn_app_"
+OPTIONS: dict[str, Any] = app_options.APP_OPTIONS
+
+
+def _yaml(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def _shape(option: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: option[key] for key in ("type", "elements", "default", "choices", "required") if key in option}
+    if "options" in option:
+        kept["options"] = {name: _shape(nested) for name, nested in option["options"].items()}
+    return kept
+
+
+def test_the_modules_documentation_has_every_option_as_it_is() -> None:
+    documented = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"]
+    assert {name: _shape(option) for name, option in documented.items()} == {
+        name: _shape(option) for name, option in OPTIONS.items()
+    }
+
+
+def test_the_roles_variables_are_the_modules_options() -> None:
+    declared = _yaml(ROLE / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"]
+    assert {name.removeprefix(PREFIX): _shape(option) for name, option in declared.items()} == {
+        name: _shape(option) for name, option in OPTIONS.items() if name != "prefix"
+    }
+    assert all(name.startswith(PREFIX) for name in declared)
+
+
+def test_every_secret_option_is_secret_in_the_role_too() -> None:
+    declared = _yaml(ROLE / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"]
+    secret = {name for name, option in OPTIONS.items() if option.get("no_log")}
+    assert {name.removeprefix(PREFIX) for name, option in declared.items() if option.get("no_log")} == secret
+
+
+def test_defaults_and_argument_specs_agree_key_by_key() -> None:
+    declared = _yaml(ROLE / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"]
+    defaults = _yaml(ROLE / "defaults" / "main.yml")
+    assert defaults == {name: option["default"] for name, option in declared.items() if not option.get("required")}
+
+
+def test_every_variable_says_what_it_is_in_a_sentence() -> None:
+    declared = _yaml(ROLE / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"]
+    assert [name for name, option in declared.items() if not option["description"][0].endswith((".", ").", '".'))] == []
+
+
+def test_the_role_hands_every_variable_to_the_modules() -> None:
+    block = _yaml(ROLE / "tasks" / "main.yml")[0]
+    handed = block["module_defaults"]["group/farrier.web.app"]
+    assert handed.pop("prefix") == PREFIX
+    assert handed == {name: f"{{{{ {PREFIX}{name} }}}}" for name in OPTIONS if name != "prefix"}
+
+
+def test_the_readme_of_the_role_names_every_variable() -> None:
+    text = (ROLE / "README.md").read_text()
+    assert [name for name in OPTIONS if name != "prefix" and f"`{PREFIX}{name}`" not in text] == []
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    (tmp_path / "main.py").write_text("")
+    return tmp_path
+
+
+def _checked(app: Path, **given: Any) -> dict[str, Any]:
+    whole = {"name": "shop", "app": "main:app", "path": str(app), "prefix": PREFIX, **given}
+    result: dict[str, Any] = checked_options(whole, DataLoader())
+    return result
+
+
+def test_a_spec_holds_only_what_was_given_and_every_key_that_farrier_knows(app: Path) -> None:
+    spec = app_options.spec_of(_checked(app), {"type": "requirement", "requirement": "shop"})
+    assert set(spec) <= set(KEYS)
+    assert "user" not in spec and "python" not in spec
+    assert Spec.from_mapping(spec).user == "shop"
+
+
+def test_memory_cpus_and_database_are_settings_of_the_plan(app: Path) -> None:
+    options = _checked(app, memory="300MiB", cpus="0.5", database={"max_connections": 50})
+    assert app_options.chosen_settings(options) == {
+        "memory_limit": "300MiB",
+        "cpu_limit": "0.5",
+        "database_max_connections": 50,
+    }
+
+
+def test_an_app_that_goes_needs_nothing_but_its_name() -> None:
+    options = checked_options({"name": "shop", "state": "absent"}, DataLoader())
+    spec = Spec.from_mapping(app_options.spec_of(options, {}))
+    assert (spec.name, spec.state) == ("shop", "absent")
+
+
+def test_where_it_listens_is_read_by_farrier_itself(app: Path) -> None:
+    assert listen_of(_checked(app, bind="0.0.0.0:8080")) == {
+        "kind": "tcp",
+        "host": "0.0.0.0",
+        "port": 8080,
+        "path": "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"settings": {"workers": 0}}, "gunicorn_app_settings.workers: workers=0"),
+        ({"settings": {"worker_class": "eventlet"}}, "gunicorn_app_settings.worker_class: "),
+        ({"settings": {"worker_clas": "sync"}}, "gunicorn_app_settings.worker_clas: "),
+        ({"memory": "lots"}, "gunicorn_app_memory: "),
+        ({"cpus": "many"}, "gunicorn_app_cpus: "),
+        ({"database": {"max_connections": -1}}, "gunicorn_app_database.max_connections: "),
+        ({"path": "/nowhere"}, "gunicorn_app_path: /nowhere does not exist"),
+        ({"path": "", "requirement": "not valid"}, "gunicorn_app_requirement: given 'not valid'"),
+        ({"requirement": "shop"}, "gunicorn_app_path: path and requirement are given"),
+        ({"path": ""}, "gunicorn_app_path: no source is given"),
+        ({"requirements": "req.txt"}, "gunicorn_app_requirements: req.txt is not in"),
+        ({"bind": "0.0.0.0:99999"}, "gunicorn_app_bind: given '0.0.0.0:99999'"),
+        ({"name": "Bad Name"}, "gunicorn_app_name: given 'Bad Name'"),
+        ({"user": "root"}, "gunicorn_app_user: given 'root'"),
+        ({"build_commands": [""]}, "gunicorn_app_build_commands: "),
+        ({"env": {"a-b": "1"}}, "gunicorn_app_env.a-b: "),
+        ({"git_deploy_key": "secret", "git_repo": "x", "path": ""}, "gunicorn_app_git_deploy_key: "),
+        ({"ca_bundle": "/nowhere.pem"}, "gunicorn_app_ca_bundle: /nowhere.pem is no file"),
+        ({"system_packages": ["--force"]}, "gunicorn_app_system_packages: given '--force'"),
+        ({"installer": "poetry"}, "value of installer must be one of: auto, uv, pip, got: poetry"),
+        ({"nonsense": 1}, "nonsense. Supported parameters include: app, "),
+    ],
+)
+def test_each_wrong_value_is_one_line_that_names_the_variable(app: Path, given: dict[str, Any], told: str) -> None:
+    with pytest.raises(AnsibleActionFail) as refused:
+        _checked(app, **given)
+    assert refused.value.message.startswith(told)
+    assert "\n" not in refused.value.message
+
+
+def test_a_secret_is_never_repeated(app: Path) -> None:
+    with pytest.raises(AnsibleActionFail) as refused:
+        _checked(app, env={"PASSWORD": "hunter2\0"}, git_deploy_key="hunter2", git_repo="x", path="")
+    assert "hunter2" not in refused.value.message
