@@ -1,0 +1,35 @@
+"""From a machine, an app and a person's choices to every number, each with its reason.
+
+Standard library and relative imports only: the same files are linked into the Ansible collection.
+"""
+
+from .budget import Budget, Limit, read_budget
+from .explain import explain, render_plan
+from .fields import GUNICORN_FIELDS, Field, Verdict
+from .plan import Plan, plan
+from .settings import Setting, Settings
+from .units import SizingError, format_bytes, format_cpus, parse_bytes, parse_cpus
+from .workload import WORKER_CLASSES, Workload, normalise_worker_class
+
+__all__ = [
+    "GUNICORN_FIELDS",
+    "WORKER_CLASSES",
+    "Budget",
+    "Field",
+    "Limit",
+    "Plan",
+    "Setting",
+    "Settings",
+    "SizingError",
+    "Verdict",
+    "Workload",
+    "explain",
+    "format_bytes",
+    "format_cpus",
+    "normalise_worker_class",
+    "parse_bytes",
+    "parse_cpus",
+    "plan",
+    "read_budget",
+    "render_plan",
+]

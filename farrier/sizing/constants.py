@@ -1,0 +1,205 @@
+"""Every constant of the sizing, in one place, with where it comes from.
+
+All are first estimates unless a measurement is named; ``benchmarks/`` calibrates them.
+"Measured" without more means shared/facts of November 2026: gunicorn 27.0.1, Python 3.11, Debian 12.
+"""
+
+from __future__ import annotations
+
+from .units import GIB, MIB
+
+# --- reading limits ---------------------------------------------------------------------------------
+
+CGROUP_UNLIMITED = 2**60
+"""Bytes. cgroup v1 writes "no limit" as LONG_MAX rounded to a page (9223372036854771712)."""
+
+# --- what others on a host need ---------------------------------------------------------------------
+
+SYSTEM_BASE = 80 * MIB
+SYSTEM_SHARE = 0.025
+SYSTEM_MAXIMUM = GIB
+"""Kernel, systemd, sshd, journald: 80 MiB + 2.5 %. Measured on true Debian 12 VMs: 512 MB leaves 418 MB
+free after boot (94 gone; the formula says 93), 256 MB leaves 173 (83; the formula says 86)."""
+
+PROXY_MEMORY = 16 * MIB
+"""nginx with one or two workers and TLS: first estimate, from its RSS on Debian 12 (10-14 MB)."""
+
+LOG_SHIPPER_MEMORY = 8 * MIB
+"""rsyslog with RELP: first estimate from its RSS on Debian 12."""
+
+CONTAINER_RESERVE = 12 * MIB
+"""In a container nothing else runs but an entry point and, now and then, a shell or a probe: first estimate."""
+
+HEADROOM_SHARE = 0.08
+"""Left free within the app's own share: page cache, growth between two recycles, allocator fragments."""
+
+# --- what an app needs ------------------------------------------------------------------------------
+
+ARBITER_MEMORY = 22 * MIB
+"""Gunicorn's master without the app: PSS of gunicorn 27 on Python 3.11 (20-22 MB)."""
+
+UNSHARED_SHARE = 0.82
+"""Part of an app's RSS that a second process has to pay for again without preload (the rest is mapped files).
+Measured: 4 workers of a 148 MB app take 481 MiB, 120 MiB (0.81) each."""
+
+SHARED_FRACTION = 0.85
+"""Part of a preloaded, frozen heap that stays shared with the master. Measured at rest 0.93 (4 workers of a
+148 MB app: 155 MiB); real requests touch more pages, so 0.85 until an app is measured."""
+
+SHARED_FRACTION_UNFROZEN = 0.45
+"""The same without gc.freeze(): each full collection writes to every object's header. First estimate."""
+
+THREAD_MEMORY = 256 * 1024
+"""Bytes a pool thread keeps when idle (stack pages touched, thread locals, its malloc share). First estimate."""
+
+REQUEST_MEMORY = {"io": MIB // 2, "cpu": 4 * MIB, "mixed": 2 * MIB, "async": MIB // 2}
+"""Bytes one request in flight takes, by kind. First estimates from JSON APIs (io) and rendering (cpu)."""
+
+CONNECTION_MEMORY = MIB
+CONNECTION_MEMORY_DJANGO = 2 * MIB
+"""Bytes a connection takes in an async worker: 1-2 MB by experience, until measured."""
+
+APP_MEMORY = {"django": 110 * MIB, "fastapi": 90 * MIB, "flask": 60 * MIB, None: 90 * MIB}
+"""RSS of one process after import and warm-up, with an ORM and a driver: first estimates."""
+
+BOOT_SECONDS = {"django": 2.5, "fastapi": 2.0, "flask": 1.0, None: 2.0}
+"""Seconds of one CPU from fork to the first request: first estimates."""
+
+# --- workers and threads ----------------------------------------------------------------------------
+
+LOW_MEMORY_BELOW = 512 * MIB
+LOW_MEMORY_HOST_SHARE = 0.86
+"""Below 512 MB low memory mode is chosen. A kernel keeps 30-60 MB of a nominal 512 MB host out of MemTotal,
+so on a host the line is at 86 % of it (440 MiB)."""
+
+WORKERS_PER_CPU = {
+    ("io", "sync"): 4.0,
+    ("io", "gthread"): 2.0,
+    ("io", "asgi"): 2.0,
+    ("io", "uvicorn"): 2.0,
+    ("mixed", "sync"): 3.0,
+    ("mixed", "gthread"): 2.0,
+    ("mixed", "asgi"): 2.0,
+    ("mixed", "uvicorn"): 2.0,
+}
+"""I/O-bound 2-4 a CPU, from practice: 4 where a worker takes one request at a time, 2 where it takes many.
+CPU-bound: one a CPU (more only queue inside the machine: 88-96 req/s in every measured configuration)."""
+
+WORKERS_AT_LEAST = {"io": 2, "mixed": 2, "async": 2, "cpu": 1}
+"""Two, so that one answers while the other is stuck or replaced."""
+
+ASYNC_WORKERS_PER_CPU = 1.5
+ASYNC_WORKERS_AT_LEAST = 3
+ASYNC_WORKERS_MANY = 12
+"""Kind async, from practice with async Django: 3 on 1-2 CPUs, 6 on 4, 12 on 8 and more, which is 1.5 a CPU
+between 3 and 12; beyond 12 CPUs one a CPU (ours)."""
+
+THREADS = {"io": 32, "mixed": 8, "cpu": 2, "async": 8}
+THREADS_AT_LEAST = {"io": 4, "mixed": 2, "cpu": 1, "async": 2}
+"""Threads of a gthread worker. Measured with 1 ms of CPU and 50 ms of wait on 1 CPU and 512 MB: 2 x 16 threads
+305 req/s, 2 x 32 threads 633, default 19. CPU-bound: threads only lengthen the tail (6.3 s at 32)."""
+
+LOW_MEMORY_THREADS = {"io": 8, "mixed": 4, "cpu": 2, "async": 4}
+"""Threads in low memory mode, only where they fit: first estimate (1 x 8 threads did 153 req/s)."""
+
+CONNECTIONS_AT_LEAST = 16
+CONNECTIONS_AT_MOST = 1000
+"""worker_connections of an async worker; 1000 is Gunicorn's own default."""
+
+BACKLOG = 2048
+"""Gunicorn's own default; the kernel cuts it to net.core.somaxconn (4096 since Linux 5.4)."""
+
+# --- times ------------------------------------------------------------------------------------------
+
+TIMEOUT_AT_EASE = 30
+TIMEOUT_TIGHT = 60
+TIMEOUT_LOW_MEMORY = 120
+"""Seconds a worker may stay silent. 30 is Gunicorn's default; swapping and reclaim stretch requests, so more
+where memory is short: from practice on 256 MB hosts."""
+
+GRACEFUL_AT_MOST = 30
+"""Seconds. A request without an answer after 30 s counts as failed, so waiting longer saves none."""
+
+STOP_TIMEOUTS = {"docker": 10, "cloudrun": 10, "kubernetes": 30}
+"""Seconds between SIGTERM and SIGKILL: Docker's and Cloud Run's are 10, Kubernetes' grace period is 30."""
+TIMEOUT_BOOTS = 3
+"""A worker is silent while it imports; boots vary, so the timeout is at least three of them. First estimate."""
+
+STOP_MARGIN = 2
+SYSTEMD_STOP_MARGIN = 10
+"""Seconds between the end of the graceful stop and the kill; in a systemd unit of our own we can afford 10."""
+
+PROXY_KEEPALIVE = 60
+PROXY_KEEPALIVE_CLOUD_RUN = 600
+KEEPALIVE_MARGIN = 5
+"""Seconds. nginx closes idle upstream connections after 60 (keepalive_timeout of upstream), Google's front ends
+after 600; the server must close later, or a request meets a closing connection."""
+
+MAX_REQUESTS_AT_EASE = 1000
+MAX_REQUESTS_TIGHT = 500
+MAX_REQUESTS_LOW_MEMORY = 250
+"""Requests after which a worker is replaced: 1000 from practice, sooner where a leak hurts sooner."""
+JITTER_PER_WORKER = 0.05
+JITTER_AT_LEAST = 0.10
+JITTER_AT_MOST = 0.50
+"""Share of max_requests. Gunicorn only adds jitter up to the number, so a worker lives between max_requests and
+the sum; more workers need a wider spread not to be replaced together."""
+
+QUEUE_PAUSE = 1.0
+"""Seconds of a queue deploy that are not boot: the old release finishes what it has (0.5 s without accepting)
+and systemd starts the new one. First estimate."""
+
+# --- database ---------------------------------------------------------------------------------------
+
+DATABASE_MAX_CONNECTIONS = 100
+DATABASE_RESERVED_CONNECTIONS = 3
+"""PostgreSQL's defaults: max_connections and superuser_reserved_connections. A shell needs one now and then."""
+DATABASE_SPARE_CONNECTIONS = 2
+"""For migrations, a console, a backup."""
+POOL_AT_MOST = 20
+"""Connections a worker: beyond that they wait for each other in the database (PostgreSQL's own advice is a
+small multiple of its cores)."""
+POOL_ASYNC = 10
+POOL_LOW_MEMORY = 3
+POOL_SHARE = 2 / 3
+"""Part of a worker's connections that stays open (pool); the rest is overflow."""
+CONN_MAX_AGE_WSGI = 600
+"""Seconds a Django connection is kept under WSGI. Under ASGI persistent connections do harm: every thread of
+the executor keeps its own (Django's database documentation, "Caveats")."""
+
+# --- limits and Cloud Run ---------------------------------------------------------------------------
+
+MEMORY_MAX_FACTOR = 2.0
+"""The unit may take twice what the plan expects of it, never more than its share: an estimate may be wrong,
+a leak must not take the host."""
+MEMORY_HIGH_SHARE = 0.95
+CANDIDATE_FACTOR = 1.25
+CLOUD_RUN_CONCURRENCY_MAXIMUM = 1000
+CLOUD_RUN_MEMORY_FOR_CPUS = ((6.0, 4 * GIB), (4.0, 2 * GIB))
+"""Cloud Run: 4 CPUs need 2 GiB, 6 and 8 need 4 GiB; below one CPU concurrency must be 1; at most 1000."""
+
+# --- the verdict ------------------------------------------------------------------------------------
+
+SERVES = (
+    (0, "personal", "1-3"),
+    (512 * MIB, "small team", "5-10"),
+    (GIB, "medium", "10-50"),
+    (4 * GIB, "large", "50+"),
+)
+"""From this much memory, for whom: from practice with small Django and FastAPI apps; first estimate."""
+SERVES_HOST_SHARE = 0.86
+SERVES_BY_CPUS = ((1.0, 1), (2.0, 2))
+"""Below one CPU at most a small team, below two at most medium (index into SERVES): first estimate."""
+SIZES_MIB = (
+    64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 2048, 3072, 4096, 6144,
+    8192, 12288, 16384, 24576, 32768, 49152, 65536, 131072, 262144, 524288, 1048576,
+)  # fmt: skip
+"""Sizes tried for the smallest and the recommended memory."""
+
+# --- processes --------------------------------------------------------------------------------------
+
+MALLOC_ARENAS = 2
+MALLOC_ARENAS_LOW_MEMORY = 1
+"""MALLOC_ARENA_MAX, from practice with threaded Python on small hosts (glibc's default is 8 a CPU)."""
+SHM_LEAST = MIB
+"""Bytes. Gunicorn's heartbeat files are empty; what counts is that /dev/shm exists and is not full."""

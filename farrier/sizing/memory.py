@@ -1,0 +1,150 @@
+"""Where the memory goes: what others need, what the app's processes need, what a deploy needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import constants
+from .budget import Budget
+from .settings import Settings
+from .units import format_bytes
+from .workload import Workload
+
+
+@dataclass(frozen=True)
+class Share:
+    """The app's part of the memory, in bytes, and what the rest is for."""
+
+    memory: int
+    """All that there is, after a person's own memory_limit."""
+    reserves: tuple[tuple[str, int], ...]
+    one_off: int
+    """Kept for a migration or a console beside the app."""
+    on_host: bool
+    """The system shares this memory."""
+    deploys_here: bool
+    """Old and new release share this memory while a deploy runs."""
+
+    @property
+    def reserved(self) -> int:
+        """Bytes for all that is not the app."""
+        return sum(size for _, size in self.reserves)
+
+    @property
+    def available(self) -> int:
+        """Bytes the app's processes may take at all."""
+        return max(0, self.memory - self.reserved)
+
+    @property
+    def target(self) -> int:
+        """Bytes the plan fills at most: the rest of ``available`` is headroom."""
+        return int(self.available * (1 - constants.HEADROOM_SHARE))
+
+    def sentence(self) -> str:
+        """``512 MiB less 93 MiB system, 16 MiB proxy = 403 MiB``."""
+        parts = ", ".join(f"{format_bytes(size)} {name}" for name, size in self.reserves if size)
+        return f"{format_bytes(self.memory)} less {parts or 'nothing'} = {format_bytes(self.available)}"
+
+
+def runtime_of(budget: Budget, settings: Settings) -> str:
+    """What stops the app: as set, else systemd on a host, Docker in a container."""
+    chosen = settings.value("runtime")
+    if chosen is not None:
+        return str(chosen)
+    return "docker" if budget.scope == "container" else "systemd"
+
+
+def share_of(budget: Budget, workload: Workload, settings: Settings) -> Share:
+    """The app's share of the budget after every reserve."""
+    runtime = runtime_of(budget, settings)
+    given_host = budget.scope == "given" and runtime in ("systemd", "none")
+    on_host = budget.scope == "host" or given_host
+    caps = [int(str(settings.value(name))) for name in ("memory_limit", "memory_max") if name in settings]
+    memory = min([budget.memory_bytes, *caps])
+    machine = max(budget.machine_memory_bytes, memory) if budget.scope != "given" else budget.memory_bytes
+    reserves = _reserves(machine, memory, on_host, budget.scope, settings)
+    one_off_default = workload.app_memory_bytes if on_host else 0
+    return Share(
+        memory=memory,
+        reserves=reserves,
+        one_off=int(str(settings.value("one_off_memory", one_off_default))),
+        on_host=on_host,
+        deploys_here=on_host or runtime == "systemd",
+    )
+
+
+def _reserves(
+    machine: int, memory: int, on_host: bool, scope: str, settings: Settings
+) -> tuple[tuple[str, int], ...]:
+    """What others need of ``memory``; a limit below the machine's size leaves them the difference already."""
+    database = int(str(settings.value("database_memory", 0)))
+    if "reserve_memory" in settings:
+        others = [("reserve (yours)", int(str(settings.value("reserve_memory"))))]
+    elif on_host or (scope == "container" and machine > memory):
+        system = min(constants.SYSTEM_BASE + int(machine * constants.SYSTEM_SHARE), constants.SYSTEM_MAXIMUM)
+        others = [
+            ("system", system),
+            ("proxy", constants.PROXY_MEMORY),
+            ("log shipper", constants.LOG_SHIPPER_MEMORY),
+        ]
+    else:
+        return (("container", constants.CONTAINER_RESERVE), ("database", database))
+    spare = machine - memory
+    if spare:
+        left = max(0, sum(size for _, size in others) + database - spare)
+        floor = constants.CONTAINER_RESERVE
+        return (("others beyond the limit's own margin", max(left, floor)),)
+    return (*others, ("database", database))
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Memory of the processes of one app, in bytes, by the model of docs/sizing.md."""
+
+    mapped: int
+    """Files mapped by all processes, counted once."""
+    master: int
+    worker: int
+    """One worker at rest."""
+    slot: int
+    """One more request (thread) or connection in a worker."""
+
+    def generation(self, workers: int, slots: int) -> int:
+        """One arbiter and its workers, each with all its slots taken."""
+        return self.master + workers * (self.worker + slots * self.slot)
+
+    def steady(self, workers: int, slots: int, replacement: bool) -> int:
+        """Every slot taken and, where it fits, one worker being replaced beside the old one."""
+        beside = self.worker if replacement else 0
+        return self.mapped + self.generation(workers, slots) + beside
+
+    def deploy(self, strategy: str, workers: int, slots: int) -> int:
+        """The peak while one release follows another."""
+        if strategy == "overlap":
+            return self.mapped + 2 * self.generation(workers, slots)
+        if strategy == "rolling":
+            return self.mapped + self.master + self.generation(workers + 1, slots)
+        return self.mapped + self.generation(workers, slots)
+
+
+def footprint(workload: Workload, worker_class: str, preload: bool, frozen: bool = True) -> Footprint:
+    """The memory model of one app with one way of starting its workers."""
+    app = workload.app_memory_bytes
+    unshared = int(app * constants.UNSHARED_SHARE)
+    shared_fraction = workload.shared_fraction
+    if not frozen:
+        shared_fraction = min(shared_fraction, constants.SHARED_FRACTION_UNFROZEN)
+    return Footprint(
+        mapped=app - unshared,
+        master=max(constants.ARBITER_MEMORY, unshared) if preload else constants.ARBITER_MEMORY,
+        worker=int(app * (1 - shared_fraction)) if preload else unshared,
+        slot=slot_memory(workload, worker_class),
+    )
+
+
+def slot_memory(workload: Workload, worker_class: str) -> int:
+    """Bytes that one more request at once takes: a thread with its request, or a connection."""
+    if worker_class in ("asgi", "uvicorn"):
+        return workload.connection_memory_bytes
+    thread = constants.THREAD_MEMORY if worker_class == "gthread" else 0
+    return thread + workload.request_memory_bytes

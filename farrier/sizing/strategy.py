@@ -1,0 +1,282 @@
+"""Workers, slots, preload and deploy strategy that fit memory and database together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import constants
+from .budget import Budget
+from .concurrency import Wish, wish
+from .database import Connections, connections_of, connections_wanted
+from .memory import Footprint, Share, footprint, runtime_of, share_of
+from .settings import Settings
+from .units import SizingError
+from .workload import ASYNC_CLASSES, Workload
+
+LOSSLESS = ("overlap", "rolling")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One arrangement of an app on its share. Slots are threads, or connections of an async worker."""
+
+    workers: int
+    slots: int
+    preload: bool
+    frozen: bool
+    strategy: str
+    replacement: bool
+    """A worker that is recycled gets its replacement started beside it."""
+    one_off_fits: bool
+    """A migration or a console has room beside the running app."""
+    fits: bool
+    """All of it stays within the target; else the plan is over, and says so."""
+    steady: int
+    deploy: int
+    footprint: Footprint
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All that decides the arrangement, worked out once from budget, workload and settings."""
+
+    budget: Budget
+    workload: Workload
+    settings: Settings
+    share: Share
+    cpus: float
+    runtime: str
+    worker_class: str
+    low_memory: bool
+    low_memory_chosen: bool
+    """By the plan itself, for want of memory."""
+    development: bool
+    wish: Wish
+    connections: Connections | None
+    least_connections: int
+
+    @classmethod
+    def of(cls, budget: Budget, workload: Workload, settings: Settings) -> Problem:
+        """Raises SizingError where choices contradict the app."""
+        worker_class = worker_class_of(workload, settings)
+        cpus = min(budget.cpus, float(str(settings.value("cpu_limit", budget.cpus))))
+        runtime = runtime_of(budget, settings)
+        share = share_of(budget, workload, settings)
+        development = settings.value("environment") == "development"
+        short = is_short_of_memory(budget, share.memory)
+        low_memory = bool(settings.value("low_memory_mode", short))
+        ask = wish(
+            workload.kind, worker_class, cpus, low_memory, development, runtime == "cloudrun" and cpus < 1
+        )
+        ask = _with_choices(ask, worker_class, settings)
+        least = 1 if worker_class == "sync" else min(2, ask.slots_at_least)
+        if workload.framework == "django" and worker_class == "gthread":
+            least = ask.slots_at_least  # each thread keeps a connection of its own
+        return cls(
+            budget,
+            workload,
+            settings,
+            share,
+            cpus,
+            runtime,
+            worker_class,
+            low_memory,
+            low_memory and "low_memory_mode" not in settings,
+            development,
+            ask,
+            connections_of(settings),
+            least,
+        )
+
+    def strategies(self) -> tuple[str, ...]:
+        """Strategies that may be used, best first."""
+        if "strategy" in self.settings:
+            return (str(self.settings.value("strategy")),)
+        return (*LOSSLESS, "queue") if self.share.deploys_here else ("overlap",)
+
+    def deploy_peak(self, shape: Footprint, strategy: str, workers: int, slots: int) -> int:
+        """Bytes while one release follows another; elsewhere the next release brings its own memory."""
+        return shape.deploy(strategy, workers, slots) if self.share.deploys_here else 0
+
+    def memory_allows(
+        self, shape: Footprint, strategy: str, workers: int, slots: int, replacement: bool, one_off: bool
+    ) -> bool:
+        """Whether every peak stays within the target."""
+        beside = self.share.one_off if one_off else 0
+        peak = max(
+            shape.steady(workers, slots, replacement),
+            shape.steady(workers, slots, False) + beside,
+            self.deploy_peak(shape, strategy, workers, slots),
+        )
+        return peak <= self.share.target
+
+    def database_allows(self, strategy: str, workers: int) -> bool:
+        """Whether each worker of both generations gets the least number of connections it needs."""
+        return self.connections is None or self.connections.each(strategy, workers) >= self.least_connections
+
+
+def is_short_of_memory(budget: Budget, memory: int) -> bool:
+    """Below 512 MB; a kernel keeps a part of a host's nominal memory out of MemTotal."""
+    line: float = constants.LOW_MEMORY_BELOW
+    if budget.scope == "host" and memory == budget.machine_memory_bytes:
+        line *= constants.LOW_MEMORY_HOST_SHARE
+    return memory < line
+
+
+def worker_class_of(workload: Workload, settings: Settings) -> str:
+    """The class that will run: Gunicorn turns sync with more than one thread into gthread."""
+    chosen = str(settings.value("worker_class", workload.worker_class))
+    threads = settings.value("threads")
+    if chosen == "sync" and isinstance(threads, int) and threads > 1:
+        chosen = "gthread"
+    if workload.framework == "fastapi" and chosen not in ASYNC_CLASSES:
+        raise SizingError(
+            f"worker_class {chosen!r} cannot run FastAPI, which speaks ASGI: allowed are {', '.join(ASYNC_CLASSES)}"
+        )
+    return chosen
+
+
+def _with_choices(ask: Wish, worker_class: str, settings: Settings) -> Wish:
+    workers = settings.value("workers", ask.workers)
+    name = "worker_connections" if worker_class in ASYNC_CLASSES else "threads"
+    if worker_class == "sync" or name not in settings:
+        return Wish(int(str(workers)), ask.why, ask.bound_by, ask.slots, ask.slots_at_least)
+    slots = int(str(settings.value(name)))
+    return Wish(int(str(workers)), ask.why, ask.bound_by, slots, slots)
+
+
+def fit(problem: Problem) -> Fit:
+    """The most workers, then the best strategy, then the most slots that fit."""
+    best: tuple[tuple[int | bool, ...], Fit] | None = None
+    for preload in _preload_options(problem):
+        one = _fit(problem, preload)
+        liked = preload is bool(problem.workload.preload_safe)
+        rank = (
+            one.fits,
+            one.workers,
+            -problem.strategies().index(one.strategy),
+            one.one_off_fits,
+            one.replacement,
+            liked,
+            one.slots,
+        )
+        if best is None or rank > best[0]:
+            best = (rank, one)
+    assert best is not None
+    return best[1]
+
+
+def _preload_options(problem: Problem) -> tuple[bool, ...]:
+    chosen = problem.settings.value("preload_app")
+    if chosen is not None:
+        return (bool(chosen),)
+    if problem.development or problem.workload.preload_safe is False:
+        return (False,)
+    return (False, True)
+
+
+def _fit(problem: Problem, preload: bool) -> Fit:
+    frozen = preload and bool(problem.settings.value("freeze_heap", True))
+    shape = footprint(problem.workload, problem.worker_class, preload, frozen)
+    if "workers" in problem.settings:
+        workers = problem.wish.workers
+    else:
+        workers = most_workers(problem, shape)
+    return _arranged(problem, shape, preload, frozen, workers)
+
+
+def most_workers(problem: Problem, shape: Footprint, by_memory: bool = True, by_database: bool = True) -> int:
+    """The most workers, up to the wish, with which a deploy holds no request back; at least one."""
+    strategies = [name for name in problem.strategies() if name != "queue"] or ["queue"]
+    least = problem.wish.slots_at_least
+
+    def enough(workers: int) -> bool:
+        return any(
+            (not by_memory or problem.memory_allows(shape, name, workers, least, True, True))
+            and (not by_database or problem.database_allows(name, workers))
+            for name in strategies
+        )
+
+    return max(1, _largest(1, problem.wish.workers, enough))
+
+
+def _largest(low: int, high: int, enough: Callable[[int], bool]) -> int:
+    """The largest number from low to high that is enough, where all smaller ones are; low - 1 for none."""
+    low -= 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if enough(middle):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _arranged(problem: Problem, shape: Footprint, preload: bool, frozen: bool, workers: int) -> Fit:
+    least = problem.wish.slots_at_least
+    for slots in dict.fromkeys((least, 1)):
+        for strategy in problem.strategies():
+            if not problem.database_allows(strategy, workers) and strategy != problem.strategies()[-1]:
+                continue
+            for one_off, replacement in ((True, True), (True, False), (False, True), (False, False)):
+                if problem.memory_allows(shape, strategy, workers, slots, replacement, one_off):
+                    return _filled(
+                        problem, shape, preload, frozen, workers, slots, strategy, replacement, one_off
+                    )
+    return _made(
+        problem, shape, preload, frozen, workers, least, problem.strategies()[-1], False, False, False
+    )
+
+
+def _filled(
+    problem: Problem,
+    shape: Footprint,
+    preload: bool,
+    frozen: bool,
+    workers: int,
+    slots: int,
+    strategy: str,
+    replacement: bool,
+    one_off: bool,
+) -> Fit:
+    """The same with as many slots as memory, and where each thread keeps a connection, the database allow."""
+    most = max(slots, problem.wish.slots)
+    if (
+        problem.connections is not None
+        and problem.workload.framework == "django"
+        and problem.worker_class == "gthread"
+    ):
+        most = max(slots, min(most, problem.connections.each(strategy, workers)))
+    slots = _largest(
+        slots, most, lambda n: problem.memory_allows(shape, strategy, workers, n, replacement, one_off)
+    )
+    return _made(problem, shape, preload, frozen, workers, slots, strategy, replacement, one_off, True)
+
+
+def _made(
+    problem: Problem,
+    shape: Footprint,
+    preload: bool,
+    frozen: bool,
+    workers: int,
+    slots: int,
+    strategy: str,
+    replacement: bool,
+    one_off: bool,
+    fits: bool,
+) -> Fit:
+    steady = shape.steady(workers, slots, replacement)
+    beside = shape.steady(workers, slots, False) + problem.share.one_off if one_off else 0
+    deploy = max(steady, beside, problem.deploy_peak(shape, strategy, workers, slots))
+    return Fit(workers, slots, preload, frozen, strategy, replacement, one_off, fits, steady, deploy, shape)
+
+
+def connections_each(problem: Problem, one: Fit) -> int:
+    """Database connections one worker gets: what it has use for, within what the database allows."""
+    if problem.connections is None:
+        return 0
+    wanted = connections_wanted(
+        problem.workload.kind, problem.worker_class, problem.workload.framework, one.slots, problem.low_memory
+    )
+    return max(1, min(wanted, problem.connections.each(one.strategy, one.workers)))

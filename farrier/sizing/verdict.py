@@ -1,0 +1,93 @@
+"""For whom a machine serves an app, how well, and which sizes would do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from . import constants
+from .fields import Verdict
+from .strategy import Fit, Problem, fit, most_workers
+from .units import MIB, format_bytes
+
+
+def level_of(problem: Problem, one: Fit) -> tuple[str, str]:
+    """(level, why): comfortable, tight or not viable."""
+    share = problem.share
+    needed = format_bytes(one.steady)
+    if not one.fits and one.steady > share.available:
+        return (
+            "not viable",
+            f"{one.workers} worker(s) need {needed} and there are {format_bytes(share.available)}",
+        )
+    if not one.fits:
+        return (
+            "tight",
+            f"{one.workers} worker(s) need {needed}: no headroom left of {format_bytes(share.available)}",
+        )
+    if problem.low_memory_chosen:
+        return "tight", f"{format_bytes(share.memory)} is below 512 MiB: low memory mode"
+    if share.deploys_here and one.strategy == "queue" and "strategy" not in problem.settings:
+        return "tight", "no room for a second release beside the running one"
+    if not one.one_off_fits:
+        return "tight", f"no room for a one-off command ({format_bytes(share.one_off)}) beside the app"
+    if "workers" not in problem.settings and not problem.development and _held_back_by_memory(problem, one):
+        return "tight", f"memory holds {one.workers} of the {problem.wish.workers} workers it would take"
+    return "comfortable", "all that the app would take fits, a deploy included"
+
+
+def _held_back_by_memory(problem: Problem, one: Fit) -> bool:
+    return one.workers < most_workers(problem, one.footprint, by_memory=False)
+
+
+def verdict(problem: Problem, one: Fit) -> Verdict:
+    """The verdict, with the smallest and the recommended memory found by planning for other sizes."""
+    level, why = level_of(problem, one)
+    minimum, recommended = sizes(problem)
+    serves, users = _serves(problem)
+    if level == "not viable":
+        smallest = (
+            f"the smallest size that is: {format_bytes(minimum)}" if minimum else "no size that is was found"
+        )
+        why = f"{why}; {smallest}"
+    return Verdict(level, serves, users, minimum, recommended, why)
+
+
+def sizes(problem: Problem) -> tuple[int | None, int | None]:
+    """(minimum, recommended) memory in bytes of a machine of the same kind and CPUs."""
+    minimum = None
+    for size_mib in constants.SIZES_MIB:
+        size = size_mib * MIB
+        level = _level_at(problem, size)
+        if minimum is None and level != "not viable":
+            minimum = size
+        if level == "comfortable":
+            return minimum, size
+    return minimum, None
+
+
+def _level_at(problem: Problem, size: int) -> str:
+    """The level of the same app on ``size`` bytes, without a limit that only this machine has."""
+    other = {
+        name: setting
+        for name, setting in problem.settings.items()
+        if name not in ("memory_limit", "memory_max")
+    }
+    settings = type(problem.settings)(other)
+    budget = replace(
+        problem.budget, memory_bytes=size, machine_memory_bytes=size, memory_high_bytes=None, limits=()
+    )
+    at_size = Problem.of(budget, problem.workload, settings)
+    return level_of(at_size, fit(at_size))[0]
+
+
+def _serves(problem: Problem) -> tuple[str, str]:
+    share = constants.SERVES_HOST_SHARE if problem.budget.scope == "host" else 1.0
+    tier = max(
+        index for index, (least, _, _) in enumerate(constants.SERVES) if problem.share.memory >= least * share
+    )
+    for cpus, highest in constants.SERVES_BY_CPUS:
+        if problem.cpus < cpus:
+            tier = min(tier, highest)
+            break
+    _, name, users = constants.SERVES[tier]
+    return name, users

@@ -1,0 +1,185 @@
+"""What the app is: measured where it can be, assumed from a named profile where it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from . import constants
+from .units import SizingError, parse_bytes
+
+KINDS = ("io", "cpu", "mixed", "async")
+WORKER_CLASSES = ("sync", "gthread", "asgi", "uvicorn")
+ASYNC_CLASSES = ("asgi", "uvicorn")
+FRAMEWORKS = ("django", "flask", "fastapi")
+
+_LONG_NAMES = {
+    "sync": "sync",
+    "gunicorn.workers.sync.SyncWorker": "sync",
+    "gthread": "gthread",
+    "gunicorn.workers.gthread.ThreadWorker": "gthread",
+    "asgi": "asgi",
+    "gunicorn.workers.gasgi.ASGIWorker": "asgi",
+    "uvicorn": "uvicorn",
+    "uvicorn.workers.UvicornWorker": "uvicorn",
+    "uvicorn.workers.UvicornH11Worker": "uvicorn",
+    "uvicorn_worker.UvicornWorker": "uvicorn",
+    "uvicorn_worker.UvicornH11Worker": "uvicorn",
+}
+_REFUSED = {
+    "eventlet": "it left Gunicorn in version 26",
+    "gevent": "it has not been proven to drain without losing requests yet",
+    "tornado": "it cannot drain without losing requests",
+}
+
+
+def normalise_worker_class(name: object) -> str:
+    """The short name of a worker class given short, dotted or as ``egg:gunicorn#name``. Raises SizingError."""
+    text = str(name).strip()
+    short = _LONG_NAMES.get(text.removeprefix("egg:gunicorn#"))
+    if short is None and text.startswith("farrier.serve.workers"):
+        short = next(
+            (one for one in WORKER_CLASSES if one in text.lower().removeprefix("farrier.serve")), None
+        )
+    if short is not None:
+        return short
+    allowed = f"allowed are {', '.join(WORKER_CLASSES)}"
+    for refused, reason in _REFUSED.items():
+        if refused in text.lower():
+            raise SizingError(f"worker_class {text!r} is refused: {reason}; {allowed}")
+    raise SizingError(f"worker_class {text!r} is not known: {allowed}")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One app. Bytes and seconds; ``profile_name`` says where the numbers come from."""
+
+    kind: str = "io"
+    worker_class: str = "gthread"
+    framework: str | None = None
+    app_memory_bytes: int = constants.APP_MEMORY[None]
+    """RSS of one process after import and warm-up."""
+    shared_fraction: float = constants.SHARED_FRACTION
+    """Part of it that a forked worker keeps sharing with a preloaded, frozen master."""
+    request_memory_bytes: int = constants.REQUEST_MEMORY["io"]
+    connection_memory_bytes: int = constants.CONNECTION_MEMORY
+    boot_seconds: float = constants.BOOT_SECONDS[None]
+    preload_safe: bool | None = None
+    """None: nobody has tried."""
+    measured: bool = False
+    profile_name: str = "generic io"
+
+    def __post_init__(self) -> None:
+        _one_of("workload", self.kind, KINDS)
+        if self.framework is not None:
+            _one_of("framework", self.framework, FRAMEWORKS)
+        _one_of("worker_class", self.worker_class, WORKER_CLASSES)
+        if self.app_memory_bytes <= 0:
+            raise SizingError(f"app_memory {self.app_memory_bytes} must be above 0")
+        if min(self.request_memory_bytes, self.connection_memory_bytes) < 0:
+            raise SizingError("request_memory and connection_memory must be 0 or more")
+        if not 0 <= self.shared_fraction < 1:
+            raise SizingError(f"shared_fraction {self.shared_fraction} must be from 0 to below 1")
+        if self.boot_seconds < 0:
+            raise SizingError(f"boot_seconds {self.boot_seconds} must be 0 or more")
+
+    @property
+    def is_async(self) -> bool:
+        """Whether its workers are event loops (ASGI)."""
+        return self.worker_class in ASYNC_CLASSES
+
+    @classmethod
+    def profile(
+        cls,
+        kind: str | None = None,
+        worker_class: str | None = None,
+        framework: str | None = None,
+        app_memory: str | int | None = None,
+        shared_fraction: float | None = None,
+        request_memory: str | int | None = None,
+        connection_memory: str | int | None = None,
+        boot_seconds: float | None = None,
+        preload_safe: bool | None = None,
+        measured: bool = False,
+    ) -> Workload:
+        """A workload from what is known; the rest is assumed from the profile. Raises SizingError."""
+        short = None if worker_class is None else normalise_worker_class(worker_class)
+        if kind is None:
+            kind = "async" if framework == "fastapi" or short in ASYNC_CLASSES else "io"
+        _one_of("workload", kind, KINDS)
+        if framework is not None:
+            _one_of("framework", framework, FRAMEWORKS)
+        default_connection = (
+            constants.CONNECTION_MEMORY_DJANGO if framework == "django" else constants.CONNECTION_MEMORY
+        )
+        return cls(
+            kind=kind,
+            worker_class=short or default_worker_class(kind, framework),
+            framework=framework,
+            app_memory_bytes=constants.APP_MEMORY[framework]
+            if app_memory is None
+            else parse_bytes(app_memory),
+            shared_fraction=constants.SHARED_FRACTION if shared_fraction is None else float(shared_fraction),
+            request_memory_bytes=(
+                constants.REQUEST_MEMORY[kind] if request_memory is None else parse_bytes(request_memory)
+            ),
+            connection_memory_bytes=(
+                default_connection if connection_memory is None else parse_bytes(connection_memory)
+            ),
+            boot_seconds=constants.BOOT_SECONDS[framework] if boot_seconds is None else float(boot_seconds),
+            preload_safe=preload_safe,
+            measured=measured,
+            profile_name="measured" if measured else f"{framework or 'generic'} {kind}",
+        )
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, object], source: str = "workload") -> Workload:
+        """A profile() from the keys of a file or a role variable. Raises SizingError for unknown keys."""
+        allowed = (
+            "kind",
+            "worker_class",
+            "framework",
+            "app_memory",
+            "shared_fraction",
+            "request_memory",
+            "connection_memory",
+            "boot_seconds",
+            "preload_safe",
+            "measured",
+        )
+        for key in given:
+            if key not in allowed:
+                raise SizingError(f"{source}: {key!r} is not known: allowed are {', '.join(allowed)}")
+        try:
+            return cls.profile(**given)  # type: ignore[arg-type]
+        except (TypeError, ValueError) as error:
+            raise SizingError(f"{source}: {error}") from None
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-ready; the profile's name has the key ``profile``."""
+        data = asdict(self)
+        data["profile"] = data.pop("profile_name")
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, object]) -> Workload:
+        """The inverse of to_dict(). Raises SizingError."""
+        known = dict(data)
+        if "profile" in known:
+            known["profile_name"] = known.pop("profile")
+        try:
+            return cls(**known)  # type: ignore[arg-type]
+        except TypeError as error:
+            raise SizingError(f"not a workload: {error}") from None
+
+
+def default_worker_class(kind: str, framework: str | None) -> str:
+    """FastAPI speaks ASGI and brings uvicorn; other event loops run in Gunicorn's own; the rest in threads."""
+    if framework == "fastapi":
+        return "uvicorn"
+    return "asgi" if kind == "async" else "gthread"
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise SizingError(f"{name} {value!r} is not known: allowed are {', '.join(allowed)}")

@@ -1,0 +1,1 @@
+../../../farrier/sizing/__init__.py

@@ -1,0 +1,1 @@
+../../../farrier/sizing/units.py
