@@ -37,4 +37,4 @@ def run(args: argparse.Namespace) -> int:
 
 def script(shell: str) -> str:
     """The shipped completion script of one shell."""
-    return files("farrier.cli").joinpath("completions", f"farrier.{shell}").read_text()
+    return files("farrier.cli").joinpath("completions").joinpath(f"farrier.{shell}").read_text()

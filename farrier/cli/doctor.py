@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from farrier.cli import apps
+from farrier.release.layout import ETC
 
 if TYPE_CHECKING:
     from farrier.doctor import Finding
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
     names = apps.chosen(args.app)
     if not names:
-        print(f"No app of farrier's on this host (looked in {apps.ETC}). farrier plan needs none.")
+        print(f"No app of farrier's on this host (looked in {ETC}). farrier plan needs none.")
         return 0
     found = {name: examine(collect(name)) for name in names}
     if args.json:

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from farrier.cli import apps
+from farrier.release.layout import ETC
 
 if TYPE_CHECKING:
     from farrier.doctor import Snapshot
@@ -28,7 +29,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     names = apps.chosen(args.app)
     if not names:
-        print(f"No app of farrier's on this host (looked in {apps.ETC}).")
+        print(f"No app of farrier's on this host (looked in {ETC}).")
         return 0
     found = [status(name) for name in names]
     if args.json:

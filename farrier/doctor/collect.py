@@ -13,6 +13,7 @@ from farrier.doctor import snapshot as see
 from farrier.doctor.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from farrier.release.layout import Layout
     from farrier.release.spec import Spec
 
 
@@ -54,16 +55,19 @@ def collect(name: str) -> Snapshot:
         tmp_free=see.free_bytes(tmp_dir),
         disk_free=see.free_bytes(str(layout.root)),
         release_size=tree_size(layout.current),
-        lock_age=lock_age(layout.lock),
+        lock_age=lock_age(layout),
         health=ask_health(spec),
     )
 
 
-def lock_age(path: Path) -> float | None:
-    """Seconds since a deploy took the lock; None where none holds it."""
-    lock = see.read_json(path)
-    since = (lock or {}).get("since")
-    return None if since is None else max(0.0, time.time() - float(since))
+def lock_age(layout: Layout) -> float | None:
+    """Seconds since the deploy under way took the lock; None where none holds it."""
+    from farrier.release.state import is_locked
+
+    if not is_locked(layout):
+        return None
+    since = (see.read_json(layout.lock) or {}).get("since", time.time())
+    return max(0.0, time.time() - float(since))
 
 
 def tree_size(path: Path) -> int | None:
@@ -93,5 +97,5 @@ def ask_health(spec: Spec) -> tuple[bool, str] | None:
         return None
     from farrier.probe import probe
 
-    result = probe(url, timeout=5.0)
-    return result.healthy, result.line
+    status, line = probe(url, timeout=5.0)
+    return status == 0, line
