@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab import checkout
+from lab import checkout, packages
 from lab.errors import LabError
 from lab.privilege import as_root, is_possible
 from lab.progress import Steps
@@ -86,78 +86,58 @@ def ensure(install: bool = False, steps: Steps | None = None) -> Engine:
     """
     if engine := find():
         return engine
-    if shutil.which("dockerd") is None and shutil.which("dockerd", path="/usr/sbin:/sbin") is None:
+    if not (packages.has_program("dockerd") and packages.has_program("docker")):
         if not install:
             raise LabError("no Docker engine answers here: run `make engine`, or start yours, and try again")
-        _install(steps)
+        _install(steps or Steps())
         if engine := find():  # the package starts it where systemd runs
             return engine
     return _start()
 
 
-def _install(steps: Steps | None) -> None:
-    if shutil.which("apt-get") is None:
-        raise LabError(
-            "no Docker engine answers, and this is not Debian or Ubuntu: install Docker, then try again"
-        )
-    log = checkout.state_dir() / "engine-install.log"
-    env_command = ["env", "DEBIAN_FRONTEND=noninteractive"]
-    commands = [
-        as_root([*env_command, "apt-get", "-q", "update"]),
-        as_root(
-            [
-                *env_command,
-                "apt-get",
-                "-q",
-                "-y",
-                "install",
-                "--no-install-recommends",
-                "docker.io",
-                "iptables",
-            ]
-        ),
-    ]
-    # docker.io's client is a package of its own from Debian 13 on, and only recommended.
-    if _apt_knows("docker-cli"):
-        commands[1].append("docker-cli")
-    for command in commands:
-        (steps or Steps()).stream("Docker engine", command, log)
-
-
-def _apt_knows(package: str) -> bool:
-    answer = subprocess.run(["apt-cache", "policy", package], capture_output=True, text=True, check=False)
-    return "Candidate:" in answer.stdout and "Candidate: (none)" not in answer.stdout
+def _install(steps: Steps) -> None:
+    names = ["docker.io", "iptables"]
+    # The client is a package of its own from Debian 13 on, and only recommended there.
+    packages.install("Docker engine", names, steps)
+    if not packages.has_program("docker") and packages.is_known("docker-cli"):
+        packages.install("Docker engine", ["docker-cli"], steps)
 
 
 def _start() -> Engine:
     log = checkout.machine_state_dir() / "dockerd.log"
-    if Path("/run/systemd/system").is_dir():
+    by_systemd = Path("/run/systemd/system").is_dir()
+    pid = None if by_systemd else _spawn(log)
+    if by_systemd:
         subprocess.run(as_root(["systemctl", "start", "docker"]), capture_output=True, check=False)
-        process = None
-    else:
-        # A session of its own: Ctrl-C at the terminal must not end the engine under a half-made image.
-        with log.open("ab") as sink:
-            process = subprocess.Popen(
-                as_root(["dockerd"]),
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=sink,
-                start_new_session=True,
-            )
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if engine := find():
-            if process:
-                _remember(process.pid)
             return engine
-        if process and process.poll() is not None:
+        if pid is not None and not is_alive(pid):
             break
         time.sleep(0.3)
-    if process and process.poll() is None:
-        subprocess.run(as_root(["kill", str(process.pid)]), check=False)
-    raise LabError(
-        f"the Docker engine does not start: {_last_error(log) if process else 'see journalctl -u docker'}"
+    if pid is not None:
+        _end(pid)
+        raise LabError(f"the Docker engine does not start: {_last_error(log)}")
+    raise LabError("the Docker engine does not start: `journalctl -u docker` says why")
+
+
+def _spawn(log: Path) -> int:
+    """Start dockerd in a session of its own: Ctrl-C at the terminal must not end it under a half-made image.
+
+    The shell's `$!` is dockerd's own pid, also behind sudo: setsid and dockerd take over the same process.
+    """
+    log.touch()
+    script = 'setsid dockerd >>"$1" 2>&1 </dev/null & echo $!'
+    answer = subprocess.run(
+        as_root(["sh", "-c", script, "sh", str(log)]), capture_output=True, text=True, check=False
     )
+    if not answer.stdout.strip().isdigit():
+        raise LabError(f"the Docker engine does not start: {answer.stderr.strip() or 'no pid'}")
+    pid = int(answer.stdout)
+    # Before it answers: interrupted now, the next `make down` still knows whom to end.
+    _record().write_text(json.dumps({"pid": pid, "started": started_at(pid)}))
+    return pid
 
 
 def _last_error(log: Path) -> str:
@@ -174,12 +154,16 @@ def started_at(pid: int) -> str | None:
     return stat.rpartition(")")[2].split()[19]
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not yet reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def _record() -> Path:
     return checkout.machine_state_dir() / "engine.json"
-
-
-def _remember(pid: int) -> None:
-    _record().write_text(json.dumps({"pid": pid, "started": started_at(pid)}))
 
 
 def started_here() -> int | None:
@@ -189,7 +173,9 @@ def started_here() -> int | None:
     except (FileNotFoundError, ValueError):
         return None
     pid = record.get("pid")
-    return pid if isinstance(pid, int) and started_at(pid) == record.get("started") else None
+    if not isinstance(pid, int) or started_at(pid) != record.get("started"):
+        return None
+    return pid if is_alive(pid) else None
 
 
 def stop() -> str:
@@ -197,22 +183,19 @@ def stop() -> str:
     pid = started_here()
     if pid is None:
         _record().unlink(missing_ok=True)
-        return "not ours, left as it is"
+        return "not started here, left as it is"
     engine = find()
     if engine and (others := engine.containers(running=True)):
-        return f"left running: {len(others)} container(s) of others use it"
-    subprocess.run(as_root(["kill", "-TERM", str(pid)]), check=False)
-    deadline = time.monotonic() + 30
-    while started_at(pid) is not None and time.monotonic() < deadline and not _is_zombie(pid):
-        time.sleep(0.1)
-    if started_at(pid) is not None and not _is_zombie(pid):
+        return f"left running, for {len(others)} container(s) of others use it"
+    if not _end(pid):
         return f"asked to stop, still running after 30 s (pid {pid})"
     _record().unlink(missing_ok=True)
     return "stopped"
 
 
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
+def _end(pid: int) -> bool:
+    subprocess.run(as_root(["kill", "-TERM", str(pid)]), capture_output=True, check=False)
+    deadline = time.monotonic() + 30
+    while is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not is_alive(pid)

@@ -13,6 +13,7 @@ flags are what others use, but nobody has run this module there yet.
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import tarfile
@@ -325,25 +326,25 @@ class Host:
 
     @property
     def _inventory(self) -> Path:
-        return checkout.state_dir() / f"{self.container_name}.ini"
+        return checkout.state_dir() / f"{self.container_name}.yml"
 
-    def inventory(self, group: str = "web", variables: dict[str, str] | None = None) -> str:
-        """An Ansible inventory (INI) with this one host in `group`."""
+    def inventory(self, group: str = "web", variables: dict[str, object] | None = None) -> str:
+        """An Ansible inventory (YAML, written as JSON) with this one host in `group`."""
         options = (
             f"-o UserKnownHostsFile={self._known_hosts} -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
         )
-        pairs = {
+        pairs: dict[str, object] = {
             "ansible_host": "127.0.0.1",
-            "ansible_port": str(self.ssh_port),
+            "ansible_port": self.ssh_port,
             "ansible_user": USER,
             "ansible_ssh_private_key_file": str(key_file()),
-            "ansible_ssh_common_args": f"'{options}'",
+            "ansible_ssh_common_args": options,
             "ansible_python_interpreter": "/usr/bin/python3",
             **(variables or {}),
         }
-        return f"[{group}]\n{self.name} {' '.join(f'{key}={value}' for key, value in pairs.items())}\n"
+        return json.dumps({group: {"hosts": {self.name: pairs}}}, indent=2) + "\n"
 
-    def inventory_file(self, group: str = "web", variables: dict[str, str] | None = None) -> str:
+    def inventory_file(self, group: str = "web", variables: dict[str, object] | None = None) -> str:
         """The path of the inventory, written outside the tree."""
         self._inventory.write_text(self.inventory(group, variables))
         return str(self._inventory)

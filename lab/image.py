@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import os
 import select
-import shutil
 import subprocess
 import tempfile
 import time
@@ -21,7 +20,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
-from lab import checkout, engine
+from lab import checkout, engine, packages
 from lab.engine import Engine
 from lab.errors import LabError
 from lab.machine import Machine, Suite, debian_suites, overlay
@@ -135,8 +134,8 @@ def _load(docker: Engine, archive: Path, name: str, machine: Machine) -> None:
 
 
 def _debootstrap(release: str, archive: Path, machine: Machine, steps: Steps | None) -> None:
-    if shutil.which("debootstrap") is None and not Path("/usr/sbin/debootstrap").exists():
-        _install_debootstrap(steps)
+    if not packages.has_program("debootstrap"):
+        packages.install("base image", ["debootstrap"], steps or Steps())
     suites = debian_suites(release)
     archive.parent.mkdir(exist_ok=True)
     log = checkout.state_dir() / f"debootstrap-{release}.log"
@@ -144,8 +143,8 @@ def _debootstrap(release: str, archive: Path, machine: Machine, steps: Steps | N
     stream = (steps or Steps()).stream
     root = Path(tempfile.mkdtemp(prefix="build-", dir=archive.parent))
     root.chmod(0o755)
-    packages = archive.parent / "packages" / release
-    packages.mkdir(parents=True, exist_ok=True)
+    downloads = archive.parent / "packages" / release
+    downloads.mkdir(parents=True, exist_ok=True)
     proxy = next(
         (line.split('"')[1] for line in machine.apt if line.lower().startswith("acquire::http::proxy")), None
     )
@@ -156,7 +155,7 @@ def _debootstrap(release: str, archive: Path, machine: Machine, steps: Steps | N
             step,
             as_root([
                 "env", *env, "debootstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}",
-                f"--cache-dir={packages}", release, str(root), suites[0].uri,
+                f"--cache-dir={downloads}", release, str(root), suites[0].uri,
             ]),
             log,
         )  # fmt: skip
@@ -170,29 +169,6 @@ def _debootstrap(release: str, archive: Path, machine: Machine, steps: Steps | N
         # --one-file-system: a killed debootstrap may leave /proc mounted inside.
         subprocess.run(as_root(["rm", "-rf", "--one-file-system", str(root)]), check=False)
     _prune(archive.parent)
-
-
-def _install_debootstrap(steps: Steps | None) -> None:
-    if shutil.which("apt-get") is None:
-        raise LabError(
-            "no image registry answers and this is not Debian or Ubuntu: install debootstrap, then try again"
-        )
-    command = [
-        "env",
-        "DEBIAN_FRONTEND=noninteractive",
-        "apt-get",
-        "-q",
-        "-y",
-        "install",
-        "--no-install-recommends",
-    ]
-    log = checkout.state_dir() / "debootstrap-install.log"
-    stream = (steps or Steps()).stream
-    try:
-        stream("base image", as_root([*command, "debootstrap"]), log)
-    except LabError:  # the lists may be stale, or were never fetched
-        stream("base image", as_root(["apt-get", "-q", "update"]), log)
-        stream("base image", as_root([*command, "debootstrap"]), log)
 
 
 def _unpack(archive: bytes, root: Path) -> None:

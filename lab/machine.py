@@ -58,7 +58,7 @@ class Machine:
     pip: dict[str, str] = field(default_factory=dict)
     apt: tuple[str, ...] = ()
     authorities: tuple[str, ...] = ()  # PEM certificates that the distribution does not ship
-    has_bundle: bool = False  # somebody named a bundle: programs must be pointed to the host's own
+    bundle: str = ""  # the bundle that somebody named: programs must be pointed to the host's own
 
     @classmethod
     def read(cls) -> Machine:
@@ -66,21 +66,21 @@ class Machine:
         if os.environ.get("FARRIER_LAB_INHERIT", "yes").lower() in ("no", "0", "false"):
             return cls()
         authorities = _extra_authorities()
-        named = any(os.environ.get(name) for name in _CA_VARIABLES) or "cert" in _pip_settings()
+        named = next((os.environ[name] for name in _CA_VARIABLES if os.environ.get(name)), "")
+        bundle = named or _pip_settings().get("cert", "") or (CA_BUNDLE if authorities else "")
         pip = {key: value for key, value in _pip_settings().items() if key in _PIP_OPTIONS}
-        has_bundle = named or bool(authorities)
         environment = {
             name: value
             for upper in _PROXIES
             for name in (upper, upper.lower())
             if (value := os.environ.get(name))
         } | {name: os.environ[name] for name in _UV if os.environ.get(name)}
-        if has_bundle:
+        if bundle:
             pip["cert"] = CA_BUNDLE
             environment |= dict.fromkeys(_CA_VARIABLES, CA_BUNDLE)
         if "index-url" in pip:  # uv does not read pip's configuration
             environment.setdefault("UV_DEFAULT_INDEX", pip["index-url"])
-        return cls(environment, pip, _apt_settings(), authorities, has_bundle)
+        return cls(environment, pip, _apt_settings(), authorities, bundle)
 
     def pip_environment(self) -> dict[str, str]:
         """The environment with pip's options as variables, for installers in a container or a venv."""

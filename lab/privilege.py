@@ -33,6 +33,11 @@ def as_root(command: list[str]) -> list[str]:
     return [*_prefix(), *command]
 
 
+def needs_terminal() -> bool:
+    """Whether sudo knows us by this terminal only: a session of its own would be asked again."""
+    return _prefix() == ("sudo",)
+
+
 def is_possible() -> bool:
     """Whether `as_root` can answer at all."""
     try:

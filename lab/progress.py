@@ -5,6 +5,7 @@ On a terminal the last line moves; in a log a line every ten seconds says that t
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lab.errors import LabError
+from lab.privilege import needs_terminal
 
 _FRAMES = "|/-\\"
 _LOG_EVERY = 10.0
@@ -34,6 +36,7 @@ class Steps:
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
         self._tty = sys.stdout.isatty()
+        self._processes: set[subprocess.Popen[bytes]] = set()
 
     def __enter__(self) -> Steps:
         self._ticker = threading.Thread(target=self._tick, daemon=True)
@@ -82,11 +85,21 @@ class Steps:
         told = f"{name}: {', '.join(outcome)}" if outcome else name
         self.say(f"{told} ({time.monotonic() - began:.1f} s)")
 
-    def stream(self, name: str, command: Sequence[str], log: Path, env: dict[str, str] | None = None) -> None:
+    def stream(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        env: dict[str, str] | None = None,
+        shield: bool = False,
+        cwd: Path | None = None,
+    ) -> None:
         """Run a command inside a step: all it says goes to `log`, its last line moves on the terminal.
 
-        LabError with the last lines of its output where it fails.
+        shield: an interrupt lets it finish, as apt has to. LabError with the last lines of its output where
+        it fails.
         """
+        shield = shield and not needs_terminal()
         with log.open("ab") as sink:
             process = subprocess.Popen(
                 list(command),
@@ -94,8 +107,12 @@ class Steps:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 env=env,
+                cwd=cwd,
+                start_new_session=shield,
             )
             tail: list[str] = []
+            if not shield:
+                self._processes.add(process)
             try:
                 assert process.stdout is not None  # noqa: S101 (a pipe was asked for)
                 for raw in process.stdout:
@@ -106,11 +123,19 @@ class Steps:
                         self.detail(name, line)
                 status = process.wait()
             except BaseException:
-                process.terminate()
-                process.wait()
+                if not shield:
+                    process.terminate()
+                process.communicate()
                 raise
+            finally:
+                self._processes.discard(process)
         if status:
             raise LabError(f"{name}: {' | '.join(tail[-2:])} (whole output: {log})")
+
+    def cancel(self) -> None:
+        """End what the steps run just now: for an interrupt, which only the main thread hears."""
+        for process in tuple(self._processes):
+            process.terminate()
 
     def _finish(self, name: str) -> None:
         with self._lock:
@@ -140,8 +165,6 @@ class Steps:
         )
 
     def _draw(self, frame: str) -> None:
-        import shutil
-
         width = shutil.get_terminal_size().columns
         line = f"[{_clock(self.elapsed)}] {frame} {self._now()}"
         print("\r\033[K" + line[: width - 1], end="", flush=True)
