@@ -48,7 +48,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Deploy, or say in check mode what would change."""
         super().run(tmp, task_vars)
-        options = checked_options(self._task.args, self._loader)
+        options = checked_options(self._task.args, task_vars or {})
         workshop = Path(tempfile.mkdtemp(prefix="farrier-"))
         try:
             version, parcels = self._make(options, workshop)

@@ -21,7 +21,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Refuse in one line, or answer with what the module found."""
         super().run(tmp, task_vars)
-        options = checked_options(self._task.args, self._loader)
+        options = checked_options(self._task.args, task_vars or {})
         if options["state"] == "present":
             options["_listen"] = listen_of(options)
         return self._execute_module(module_args=options, task_vars=task_vars)

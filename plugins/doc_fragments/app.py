@@ -31,7 +31,8 @@ options:
     default: present
   path:
     description:
-      - A folder on the controller that holds the source. What git ignores there stays there.
+      - A folder on the controller that holds the source. What git ignores there stays there. A relative
+        one is beside the inventory, the playbook or the working directory.
       - Exactly one of O(path), O(git_repo) and O(requirement) is set.
     type: str
     default: ""

@@ -13,8 +13,8 @@ from pathlib import Path
 
 MIN_PYTHON = (3, 10)
 #: MiB that a first release takes: a venv of a small framework is 30 to 90, wheels and source as much.
-MIN_FREE_MIB = 200
-MIN_FREE_INODES = 5000
+MIN_FREE_MIB = 250
+MIN_FREE_INODES = 20_000
 UNIT_FOLDERS = (
     "/etc/systemd/system",
     "/run/systemd/system",

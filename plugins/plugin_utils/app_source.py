@@ -8,6 +8,7 @@ The spec itself is checked by the same code that checks it on the host: farrier/
 
 from __future__ import annotations
 
+import os
 import re
 from copy import deepcopy
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible.parsing.dataloader import DataLoader
 from ansible_collections.farrier.web.farrier.release.spec import Spec, SpecError
 from ansible_collections.farrier.web.plugins.module_utils.app_options import (
     APP_OPTIONS,
@@ -34,7 +34,7 @@ _REQUIREMENT = re.compile(
 _UNPACKED = {"type": "archive", "path": "/source.tar.gz", "sha256": "0" * 64}
 
 
-def checked_options(args: dict[str, Any], loader: DataLoader) -> dict[str, Any]:
+def checked_options(args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
     """The options with local paths made absolute. Raises AnsibleActionFail with one line for each problem."""
     given = {key: value for key, value in args.items() if value is not None}
     prefix = str(given.get("prefix", ""))
@@ -49,7 +49,7 @@ def checked_options(args: dict[str, Any], loader: DataLoader) -> dict[str, Any]:
     problems = []
     if options["state"] == "present":
         problems += [*_source_problems(options), *_requirement_problems(options)]
-        problems += _local_file_problems(options, loader)
+        problems += _local_file_problems(options, task_vars)
     if not problems:
         problems = _spec_problems(options)
     if problems:
@@ -87,10 +87,10 @@ def _requirement_problems(options: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _local_file_problems(options: dict[str, Any], loader: DataLoader) -> list[str]:
+def _local_file_problems(options: dict[str, Any], task_vars: dict[str, Any]) -> list[str]:
     problems = []
     if options["path"]:
-        folder = Path(loader.path_dwim(options["path"]))
+        folder = _local(options["path"], task_vars)
         options["path"] = str(folder)
         if not folder.is_dir():
             what = "is no folder" if folder.exists() else "does not exist on this controller"
@@ -102,11 +102,19 @@ def _local_file_problems(options: dict[str, Any], loader: DataLoader) -> list[st
                 if options[option] and not (folder / options[option]).exists()
             ]
     if options["ca_bundle"]:
-        bundle = Path(loader.path_dwim(options["ca_bundle"]))
+        bundle = _local(options["ca_bundle"], task_vars)
         options["ca_bundle"] = str(bundle)
         if not bundle.is_file() or b"BEGIN CERTIFICATE" not in bundle.read_bytes():
             problems.append(f"ca_bundle: {bundle} is no file of PEM certificates on this controller")
     return problems
+
+
+def _local(path: str, task_vars: dict[str, Any]) -> Path:
+    """A path of the controller; a relative one is beside the inventory, the playbook or where we are."""
+    given = Path(path).expanduser()
+    starts = [task_vars.get("inventory_dir"), task_vars.get("playbook_dir"), Path.cwd()]
+    places = [Path(os.path.normpath(Path(start, given))) for start in starts if start]
+    return next((place for place in places if place.exists()), places[0])
 
 
 def _spec_problems(options: dict[str, Any]) -> list[str]:

@@ -14,7 +14,13 @@ from ansible_collections.farrier.web.plugins.plugin_utils import archive
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
     folder = tmp_path / "app"
-    for name in ("main.py", "pkg/__init__.py", ".venv/bin/python", "node_modules/x.js", "pkg/__pycache__/a.pyc"):
+    for name in (
+        "main.py",
+        "pkg/__init__.py",
+        ".venv/bin/python",
+        "node_modules/x.js",
+        "pkg/__pycache__/a.pyc",
+    ):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
@@ -47,7 +53,9 @@ def test_a_folder_that_an_outer_checkout_ignores_is_still_sent(app: Path) -> Non
     assert archive.source_files(app) == ["main.py", "pkg/__init__.py"]
 
 
-def test_a_hooks_git_dir_does_not_answer_for_another_checkout(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hooks_git_dir_does_not_answer_for_another_checkout(
+    app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GIT_DIR", "/nonexistent")
     _git_free = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     subprocess.run(["git", "init", "-q", str(app)], check=True, env=_git_free)

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import yaml
 from ansible.errors import AnsibleActionFail
-from ansible.parsing.dataloader import DataLoader
 from ansible_collections.farrier.web.farrier.release.spec import KEYS, Spec
 from ansible_collections.farrier.web.plugins.doc_fragments.app import ModuleDocFragment
 from ansible_collections.farrier.web.plugins.module_utils import app_options
@@ -25,7 +24,9 @@ def _yaml(path: Path) -> Any:
 
 
 def _shape(option: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: option[key] for key in ("type", "elements", "default", "choices", "required") if key in option}
+    kept = {
+        key: option[key] for key in ("type", "elements", "default", "choices", "required") if key in option
+    }
     if "options" in option:
         kept["options"] = {name: _shape(nested) for name, nested in option["options"].items()}
     return kept
@@ -55,12 +56,16 @@ def test_every_secret_option_is_secret_in_the_role_too() -> None:
 def test_defaults_and_argument_specs_agree_key_by_key() -> None:
     declared = _yaml(ROLE / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"]
     defaults = _yaml(ROLE / "defaults" / "main.yml")
-    assert defaults == {name: option["default"] for name, option in declared.items() if not option.get("required")}
+    assert defaults == {
+        name: option["default"] for name, option in declared.items() if not option.get("required")
+    }
 
 
 def test_every_variable_says_what_it_is_in_a_sentence() -> None:
     declared = _yaml(ROLE / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"]
-    assert [name for name, option in declared.items() if not option["description"][0].endswith((".", ").", '".'))] == []
+    assert [
+        name for name, option in declared.items() if not option["description"][0].endswith((".", ").", '".'))
+    ] == []
 
 
 def test_the_role_hands_every_variable_to_the_modules() -> None:
@@ -83,7 +88,7 @@ def app(tmp_path: Path) -> Path:
 
 def _checked(app: Path, **given: Any) -> dict[str, Any]:
     whole = {"name": "shop", "app": "main:app", "path": str(app), "prefix": PREFIX, **given}
-    result: dict[str, Any] = checked_options(whole, DataLoader())
+    result: dict[str, Any] = checked_options(whole, {})
     return result
 
 
@@ -104,7 +109,7 @@ def test_memory_cpus_and_database_are_settings_of_the_plan(app: Path) -> None:
 
 
 def test_an_app_that_goes_needs_nothing_but_its_name() -> None:
-    options = checked_options({"name": "shop", "state": "absent"}, DataLoader())
+    options = checked_options({"name": "shop", "state": "absent"}, {})
     spec = Spec.from_mapping(app_options.spec_of(options, {}))
     assert (spec.name, spec.state) == ("shop", "absent")
 
@@ -144,7 +149,9 @@ def test_where_it_listens_is_read_by_farrier_itself(app: Path) -> None:
         ({"nonsense": 1}, "nonsense. Supported parameters include: app, "),
     ],
 )
-def test_each_wrong_value_is_one_line_that_names_the_variable(app: Path, given: dict[str, Any], told: str) -> None:
+def test_each_wrong_value_is_one_line_that_names_the_variable(
+    app: Path, given: dict[str, Any], told: str
+) -> None:
     with pytest.raises(AnsibleActionFail) as refused:
         _checked(app, **given)
     assert refused.value.message.startswith(told)
@@ -155,3 +162,15 @@ def test_a_secret_is_never_repeated(app: Path) -> None:
     with pytest.raises(AnsibleActionFail) as refused:
         _checked(app, env={"PASSWORD": "hunter2\0"}, git_deploy_key="hunter2", git_repo="x", path="")
     assert "hunter2" not in refused.value.message
+
+
+def test_a_relative_path_is_looked_for_beside_the_inventory_then_the_playbook(
+    app: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "inventories").mkdir()
+    (tmp_path / "playbooks" / "shop").mkdir(parents=True)
+    (tmp_path / "shop").mkdir()
+    places = {"inventory_dir": str(tmp_path / "inventories"), "playbook_dir": str(tmp_path / "playbooks")}
+    whole = {"name": "shop", "app": "main:app"}
+    assert checked_options({**whole, "path": "../shop"}, places)["path"] == str(tmp_path / "shop")
+    assert checked_options({**whole, "path": "shop"}, places)["path"] == str(tmp_path / "playbooks" / "shop")

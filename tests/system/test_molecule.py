@@ -1,0 +1,31 @@
+"""The role by Molecule, on a real systemd host of 512 MB and on one of 256 MB."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from lab import tools
+from lab.checkout import ROOT
+from lab.machine import Machine
+
+pytestmark = [pytest.mark.docker, pytest.mark.systemd]
+
+
+@pytest.mark.parametrize("scenario", ["default", "small"])
+def test_scenario(scenario: str, base_image: str) -> None:
+    tools.link_collection()
+    environment = {
+        **tools.environment(),
+        "MOLECULE_GLOB": "tests/molecule/*/molecule.yml",
+        "FARRIER_LAB_IMAGE": base_image,
+        "FARRIER_INSTALLER_ENV": json.dumps(Machine.read().pip_environment()),
+        # The scenario's own file stands for the checkout's, whose inventory is not the scenario's.
+        "ANSIBLE_CONFIG": os.devnull,
+    }
+    command = [tools.bin_path("molecule"), "-c", "tests/molecule/base.yml", "test", "-s", scenario]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
