@@ -18,15 +18,14 @@ _IN_CI = os.environ.get("CI", "").lower() == "true"
 
 
 def test() -> None:
-    """All tests: pytest in the order of `_ORDER`, then each Molecule scenario. LabError names what failed."""
+    """All tests, in the order of `_ORDER`; Molecule's scenarios are the last. LabError where one failed."""
     started_before = engine.started_here()
     with Steps() as steps:
         with steps.step("Tools in .venv") as outcome:
             outcome.append(tools.ensure(steps))
-        image = _lab(steps)
+        _lab(steps)
     try:
         failed = _pytest()
-        failed += _molecule(image) if image else []
     finally:
         if engine.started_here() != started_before:
             engine.stop()
@@ -34,21 +33,18 @@ def test() -> None:
         raise LabError(f"failed: {', '.join(failed)}")
 
 
-def _lab(steps: Steps) -> str | None:
-    """The base image, or None where this machine can have no engine; in CI that is a failure."""
+def _lab(steps: Steps) -> None:
+    """Engine and base image, made here so that their progress shows; without them only CI fails."""
     try:
         with steps.step("Docker engine") as outcome:
             found = engine.ensure(install=True, steps=steps)
             outcome.append(found.version)
         with steps.step("Base image") as outcome:
-            image = ensure_base(steps=steps)
-            outcome.append(image)
+            outcome.append(ensure_base(steps=steps))
     except LabError as error:
         if _IN_CI:
             raise
         steps.say(f"No lab on this machine, tests that need it are skipped: {error}")
-        return None
-    return image
 
 
 def _pytest() -> list[str]:
@@ -62,16 +58,6 @@ def _pytest() -> list[str]:
     loose = sorted(f"tests/{path.name}" for path in tests.glob("test_*.py"))
     extra = os.environ.get("PYTEST_ARGS", "").split()
     return _run("pytest", [tools.bin_path("pytest"), "--durations=10", *extra, *loose, *present, *others])
-
-
-def _molecule(image: str) -> list[str]:
-    failed = []
-    scenarios = sorted((checkout.ROOT / "tests" / "molecule").glob("*/molecule.yml"))
-    env = {"MOLECULE_GLOB": "tests/molecule/*/molecule.yml", "FARRIER_LAB_IMAGE": image}
-    for scenario in scenarios:
-        name = scenario.parent.name
-        failed += _run(f"molecule {name}", [tools.bin_path("molecule"), "test", "-s", name], env)
-    return failed
 
 
 def lint() -> None:

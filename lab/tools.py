@@ -53,7 +53,7 @@ def ensure(steps: Steps) -> str:
         _make_venv(steps, log)
     _install(steps, log)
     stamp.write_text(wanted)
-    return f"{REQUIREMENTS.read_text().count('==')} packages by hash"
+    return f"{sum('==' in line for line in REQUIREMENTS.read_text().splitlines())} packages by hash"
 
 
 def link_collection() -> None:

@@ -15,7 +15,7 @@ import subprocess
 import textwrap
 import urllib.error
 import urllib.request
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from lab import checkout, engine, packages, tools
@@ -114,14 +114,14 @@ def _tools_and_image(steps: Steps) -> str:
 
     with ThreadPoolExecutor(2) as pool:
         made, image = pool.submit(make_tools), pool.submit(make_image)
+        jobs: tuple[Future[None] | Future[str], ...] = (made, image)
         try:
-            done, _ = wait((made, image), return_when=FIRST_EXCEPTION)
-            for job in done:
+            # The first that fails ends the wait; the result of each that is done tells it.
+            for job in as_completed(jobs):  # type: ignore[type-var, misc, unused-ignore]
                 job.result()
         except BaseException:
             steps.cancel()
             raise
-        made.result()
         return image.result()
 
 
@@ -247,10 +247,10 @@ def _tell(host: Host, url: str, seconds: float) -> None:
 Ready in {seconds:.0f} s: {url}
 
 Try next:
-  curl {url}health make ssh                                     # the host; then: sudo farrier explain
-  timeout, sudo farrier doctor make deploy                                  # again: changes nothing; edit
-  examples/fastapi_app first to see a release ab -c 20 -n 5000 {url} & make deploy    # no failed request make
-  down                                    # takes it all away
+  curl {url}health
+  make ssh       # on the host; there: sudo farrier explain timeout, sudo farrier doctor
+  make deploy    # changes nothing; edit examples/fastapi_app first, and a new release takes over
+  make down      # takes it all away
 
 The host over SSH:  {ssh}
 """)
