@@ -180,7 +180,7 @@ def _inventory(host: Host) -> str:
         variables["gunicorn_app_installer_env"] = told
     if machine.bundle and Path(machine.bundle).is_file():
         variables["gunicorn_app_ca_bundle"] = machine.bundle
-    return host.inventory_file("gunicorn_apps", variables)
+    return host.inventory_file("web", variables)
 
 
 def _deploy(steps: Steps, host: Host) -> str:
