@@ -22,14 +22,15 @@ def workload_of(given: Mapping[str, Any]) -> Workload:
     return Workload.from_mapping(given)
 
 
-def settings_of(spec: Spec) -> Settings:
-    """A person's choices."""
+def settings_of(spec: Spec, env: Mapping[str, str]) -> Settings:
+    """A person's choices: names in the app's environment (WORKERS …) stand above the spec's settings."""
     from ..sizing.settings import Settings
 
-    return Settings.from_mapping({"runtime": "systemd", **spec.settings}, SETTINGS_SOURCE)
+    lower = Settings.from_mapping({"runtime": "systemd", **spec.settings}, SETTINGS_SOURCE)
+    return Settings.merged(Settings.from_environ(env), lower)
 
 
-def plan_for(spec: Spec, layout: Layout, measured: Mapping[str, Any] | None = None) -> Plan:
+def plan_for(spec: Spec, layout: Layout, measured: Mapping[str, Any], env: Mapping[str, str]) -> Plan:
     """The plan of this app on this host, now.
 
     `measured` holds what the import check saw (``app_memory`` in bytes, ``boot_seconds``); what a person
@@ -38,22 +39,25 @@ def plan_for(spec: Spec, layout: Layout, measured: Mapping[str, Any] | None = No
     from ..sizing.budget import read_budget
     from ..sizing.plan import plan
 
-    workload = workload_for(spec, measured or {})
-    return plan(read_budget(ignore=(layout.slice,)), workload, settings_of(spec))
+    # The machine as its init sees it: a limit of the caller's own session is none of the app's.
+    budget = read_budget(pid=1, ignore=(layout.slice,))
+    return plan(budget, workload_for(spec, measured), settings_of(spec, env))
 
 
 def workload_for(spec: Spec, measured: Mapping[str, Any]) -> Workload:
+    """What the person said of the app, then what the import check saw, then the profile."""
     given = dict(spec.workload)
-    chosen = spec.settings.get("worker_class")
-    if chosen and "worker_class" not in given:
-        given["worker_class"] = chosen
+    for name in ("framework", "worker_class"):
+        if name not in given and measured.get(name):
+            given[name] = measured[name]
+    if spec.settings.get("worker_class"):
+        given["worker_class"] = spec.settings["worker_class"]
     assumed = workload_of(given)
     # A bare import sees less than a warm process: it may only raise the profile's assumption.
     memory = int(measured.get("app_memory", 0))
     if "app_memory" not in given and memory > assumed.app_memory_bytes:
         given["app_memory"] = memory
-    if "boot_seconds" not in given and measured.get("boot_seconds", 0) > assumed.boot_seconds:
-        given["boot_seconds"] = float(measured["boot_seconds"])
-    if "framework" not in given and measured.get("framework"):
-        given["framework"] = measured["framework"]
+    seconds = float(measured.get("boot_seconds", 0))
+    if "boot_seconds" not in given and seconds > assumed.boot_seconds:
+        given["boot_seconds"] = seconds
     return workload_of(given)

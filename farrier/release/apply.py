@@ -1,0 +1,445 @@
+"""``farrier release apply`` and the rest: look, preview, or start the working unit and follow it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import FarrierError
+from ..sizing.units import SizingError
+from . import account, envfile, events, files, preflight, remove, runtime, systemd, units
+from . import state as states
+from .events import Journal, Step
+from .files import File
+from .layout import Layout
+from .machine import Machine
+from .spec import Spec
+from .state import Release, State
+from .view import View, look
+
+if TYPE_CHECKING:
+    from ..sizing.plan import Plan
+
+Say = Callable[[Mapping[str, Any]], None]
+# The release machine's own share while it builds: it must never be why the app is slow or gets killed.
+DEPLOY_PROPERTIES = (
+    "Type=exec",
+    "KillMode=mixed",
+    "Nice=10",
+    "IOSchedulingClass=best-effort",
+    "IOSchedulingPriority=7",
+    "CPUWeight=20",
+    "OOMScoreAdjust=700",
+    "OOMPolicy=continue",
+    "TimeoutStopSec=300",
+    "UMask=0022",
+)
+
+
+@dataclass
+class Result:
+    """What ``--json`` prints: one object."""
+
+    changed: bool = False
+    steps: list[Step] = field(default_factory=list)
+    diff: list[dict[str, str]] = field(default_factory=list)
+    release: str | None = None
+    plan: dict[str, Any] | None = None
+    url: str | None = None
+    failed: bool = False
+    msg: str = ""
+    status: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "changed": self.changed,
+            "steps": [step.to_dict() for step in self.steps],
+            "diff": self.diff,
+            "release": self.release,
+            "plan": self.plan,
+            "url": self.url,
+            "failed": self.failed,
+            "msg": self.msg,
+        }
+
+
+def apply(spec: Spec, *, check: bool = False, diff: bool = False, say: Say | None = None) -> Result:
+    """Brings the host to `spec`, or with `check` says what it would do.
+
+    Raises FarrierError (status 2: refused, nothing changed); a run that began and failed is a Result.
+    """
+    layout = Layout(spec.name, Path(spec.root))
+    if spec.state == "absent":
+        return _absent(spec, layout, check)
+    state = State.load(layout)
+    if found := preflight.problems(spec, layout, state, check):
+        raise FarrierError("\n".join(found))
+    try:
+        view = look(spec, layout, check)
+        action = view.action()
+        previewed = preview(view, action, diff)
+    except SizingError as error:
+        raise FarrierError(f"settings: {error}") from None
+    refuse_small(previewed)
+    if check:
+        return previewed
+    if action == "nothing":
+        return previewed
+    result = launch(spec, layout, {}, say or (lambda event: None))
+    result.diff = previewed.diff
+    return result
+
+
+def refuse_small(result: Result) -> None:
+    """A plan that is not viable is refused before anything changes, with the smallest size that is."""
+    verdict = (result.plan or {}).get("verdict", {})
+    if verdict.get("level") == "not viable":
+        raise FarrierError(
+            f"memory: not viable here: {verdict.get('why', '')}".rstrip(": ")
+            + "; if the app needs less, say so in workload.app_memory"
+        )
+
+
+def preview(view: View, action: str, diff: bool) -> Result:
+    """What a run would do, as the same steps, and what it would write."""
+    colour = view.state.active or "blue"
+    wanted, plan, _ = view.files(colour, view.release)
+    result = Result(changed=action != "nothing", plan=plan.to_dict(), url=view.spec.listen.url)
+    result.release = view.release.id if view.release else view.state.release
+    if action != "nothing":
+        result.steps = [Step(name, True, 0.0, detail) for name, detail in _would(view, action, plan)]
+        result.msg = f"would {action}" if action != "live" else "would change limits"
+    if diff:
+        result.diff = _diffs(view, wanted)
+    return result
+
+
+def _would(view: View, action: str, plan: Plan) -> Iterator[tuple[str, str]]:
+    """The steps of a run that has not happened, with what each would do."""
+    if not view.runtime.is_placed:
+        yield "runtime", view.runtime.version
+    if account.find(view.spec) is None:
+        yield "account", f"make user {view.spec.user}"
+    for text in view.missing:
+        yield "needs", text
+    if view.release is None:
+        yield "source", view.source[:60]
+        yield "venv", f"Python {view.python.version}" if view.python else f"Python {view.spec.python or '3'}"
+        yield "dependencies", "as locked"
+        if view.spec.commands_build:
+            yield "build", f"{len(view.spec.commands_build)} commands"
+        yield "check", f"import {view.spec.app}"
+    if view.spec.commands_migrate and (view.release is None or "migrate" not in view.release.done):
+        yield "migrate", f"{len(view.spec.commands_migrate)} commands"
+    yield "files", f"{plan.value('workers')} workers, {plan.value('strategy')}"
+    if action == "reload":
+        yield "reload", "HUP"
+    elif action != "live":
+        yield "start", "the other colour" if view.state.active else "blue"
+        yield "switch", ""
+
+
+def _diffs(view: View, wanted: list[units.Unit]) -> list[dict[str, str]]:
+    """Before and after of every file that differs; secrets as digests."""
+    found = []
+    every: list[File] = list(wanted)
+    colour = view.state.active or "blue"
+    every.append(units.active(view.layout, colour))
+    for file in every:
+        try:
+            before = file.path.read_text(encoding="utf-8")
+        except OSError:
+            before = ""
+        after = file.text
+        if before == after:
+            continue
+        if file.secret:
+            before, after = _masked(before), _masked(after)
+        header = str(file.path)
+        found.append({"before_header": header, "after_header": header, "before": before, "after": after})
+    return found
+
+
+_PLAIN = frozenset(
+    {
+        "FARRIER_PLAN",
+        "FARRIER_SETTINGS",
+        "FARRIER_APP",
+        "FARRIER_INSTANCE",
+        "FARRIER_RELEASE",
+        "FARRIER_SLICE",
+        "FARRIER_RUN_DIR",
+        "FARRIER_HEALTH_PATH",
+        "FARRIER_READY",
+        "FARRIER_CONFIG",
+        "MALLOC_ARENA_MAX",
+        "PATH",
+        "PYTHONPATH",
+        "PYTHONUNBUFFERED",
+        "PYTHONDONTWRITEBYTECODE",
+    }
+)
+
+
+def _masked(text: str) -> str:
+    if not text:
+        return ""
+    values = envfile.parse_dotenv(text, "env")
+    return envfile.masked(values, _PLAIN)
+
+
+def unified(diffs: list[dict[str, str]]) -> str:
+    """The diffs as a person reads them."""
+    out: list[str] = []
+    for one in diffs:
+        pair = (one["before"].splitlines(keepends=True), one["after"].splitlines(keepends=True))
+        out += difflib.unified_diff(*pair, one["before_header"], one["after_header"])
+    return "".join(line if line.endswith("\n") else line + "\n" for line in out)
+
+
+def _absent(spec: Spec, layout: Layout, check: bool) -> Result:
+    there = remove.is_there(layout)
+    if there and not systemd.running():
+        raise FarrierError(f"{spec.name}: this host does not run systemd")
+    result = Result(
+        changed=there, msg=f"{spec.name} is removed" if there else f"{spec.name} is not on this host"
+    )
+    if there and check:
+        result.steps, result.msg = [Step("remove", True)], f"would remove {spec.name}"
+    elif there:
+        began = time.monotonic()
+        known = files.read_json(layout.app_json) or {}
+        layout = Layout(spec.name, Path(known.get("root") or spec.root))
+        with _for_removal(layout, spec.who):
+            gone = remove.everything(spec, layout, State.load(layout), spec.keep_data)
+        result.steps = [Step("remove", True, time.monotonic() - began, ", ".join(gone))]
+    return result
+
+
+@contextmanager
+def _for_removal(layout: Layout, who: str) -> Iterator[None]:
+    if not layout.root.is_dir():
+        yield
+        return
+    with states.locked(layout, who):
+        yield
+
+
+# -- the unit that works, and its follower ------------------------------------------------------------------
+
+
+def launch(spec: Spec, layout: Layout, order: Mapping[str, Any], say: Say) -> Result:
+    """Starts ``farrier-deploy-NAME.service`` and follows its events to the end."""
+    if states.is_locked(layout) or systemd.is_active(layout.deploy_unit):
+        raise FarrierError(f"{layout.name}: {states.held_by(layout)}", 1)
+    run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+    made_root = not layout.root.exists()
+    layout.root.mkdir(parents=True, exist_ok=True)
+    if made_root:
+        state = State.load(layout)
+        state.created["root"] = True
+        state.save(layout)
+    events.trim(layout.events)
+    layout.events.touch(mode=0o640)
+    offset = layout.events.stat().st_size
+    layout.etc.mkdir(parents=True, exist_ok=True)
+    files.write_json(layout.wanted_json, {**spec.to_dict(), "order": {**order, "run": run}}, 0o600)
+    descriptor = os.open(layout.events, os.O_RDONLY)
+    try:
+        _start_unit(spec, layout)
+        return _followed(layout, run, descriptor, offset, say)
+    finally:
+        os.close(descriptor)
+
+
+def _start_unit(spec: Spec, layout: Layout) -> None:
+    argv, env = runtime.command(runtime.find(spec.runtime))
+    properties = [f"--property={item}" for item in DEPLOY_PROPERTIES]
+    variables = [f"--setenv={name}={value}" for name, value in {**env, "LANG": "C.UTF-8"}.items()]
+    command = ["systemd-run", f"--unit={layout.deploy_unit}", "--collect", "--quiet", *properties, *variables]
+    command += [f"--description=Farrier deploys {layout.name}", *argv, "release", "work", layout.name]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise FarrierError(f"{layout.deploy_unit} could not be started: {' '.join(done.stderr.split())}", 1)
+
+
+def _followed(layout: Layout, run: str, descriptor: int, offset: int, say: Say) -> Result:
+    last = "the start"
+    try:
+        for event in events.follow(descriptor, offset, run, lambda: systemd.is_active(layout.deploy_unit)):
+            if event["event"] == "end":
+                return _result(event["result"])
+            last = event.get("step", last)
+            say(event)
+    except KeyboardInterrupt:
+        raise FarrierError(
+            f"{layout.name}: no longer following; the deploy goes on in {layout.deploy_unit} "
+            f"(journalctl -fu {layout.deploy_unit}; to stop it: systemctl stop {layout.deploy_unit})",
+            130,
+        ) from None
+    tail = systemd.telling_line(systemd.journal_since(layout.deploy_unit, time.time() - 60))
+    return Result(
+        changed=True,
+        failed=True,
+        status=1,
+        msg=f"{layout.name}: the deploy was ended at {last}"
+        + (f": {tail}" if tail else "")
+        + "; run it again and it goes on from there",
+    )
+
+
+def _result(data: Mapping[str, Any]) -> Result:
+    values = dict(data)
+    values["steps"] = [Step(**one) for one in values["steps"]]
+    return Result(**values, status=1 if values["failed"] else 0)
+
+
+def work(name: str) -> int:
+    """What the transient unit runs: the order in wanted.json, to its end."""
+    layout = states.layout_of(name)
+    data = files.read_json(layout.wanted_json)
+    if data is None:
+        raise FarrierError(f"{name}: nothing is ordered", 1)
+    order = data.pop("order", {})
+    spec = Spec.from_mapping(data)
+    layout = Layout(name, Path(spec.root))
+    journal = Journal(layout.events, str(order.get("run", "")))
+    machine = Machine(spec, layout, journal, spec.who, order.get("target"))
+    # systemctl stop of this unit is a failure like any other: everything is put back.
+    signal.signal(signal.SIGTERM, _stopped)
+    result = Result(url=spec.listen.url)
+    try:
+        machine.run()
+        result.msg = f"{name} serves release {machine.state.release}"
+    except (FarrierError, SizingError, OSError) as error:
+        result.failed, result.msg = True, _one_line(name, error)
+    result.changed = machine.changed
+    result.steps = journal.steps
+    result.release = machine.state.release
+    result.plan = machine.plan.to_dict() if machine.plan else None
+    journal.end(result.to_dict())
+    if result.failed:
+        print(result.msg, file=sys.stderr)
+    return 1 if result.failed else 0
+
+
+def _stopped(number: int, frame: object) -> None:
+    raise FarrierError("stopped by systemctl stop", 1)
+
+
+def _one_line(name: str, error: Exception) -> str:
+    if isinstance(error, OSError) and not isinstance(error, FarrierError):
+        return f"{name}: {error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+    return f"{name}: {error}"
+
+
+def rollback(name: str, release: str | None, who: str, say: Say) -> Result:
+    """Serves an earlier release again: `release`, or the one before the one that serves."""
+    layout = states.layout_of(name)
+    state = State.load(layout)
+    good = [one.id for one in states.releases(layout) if one.served and one.id != state.release]
+    target = release or state.previous
+    if target not in good:
+        raise FarrierError(
+            f"{name}: given release {target or 'none'}; "
+            f"allowed: {', '.join(reversed(good)) or 'none is kept'}"
+        )
+    spec = _spec_of_release(layout, str(target), who)
+    return launch(spec, layout, {"target": target}, say)
+
+
+# What belongs to a release's code rather than to the app as it is wanted now.
+_OF_THE_CODE = (
+    "app",
+    "source",
+    "requirements",
+    "pythonpath",
+    "chdir",
+    "shared",
+    "config_file",
+    "ready",
+    "python",
+)
+
+
+def _spec_of_release(layout: Layout, release_id: str, who: str) -> Spec:
+    """The code's own keys as they were then; environment, settings and address as they are now."""
+    data = files.read_json(layout.app_json) or {}
+    release = Release.load(layout, release_id)
+    then = release.spec if release else {}
+    for key in (
+        "app",
+        "source",
+        "requirements",
+        "pythonpath",
+        "chdir",
+        "shared",
+        "config_file",
+        "ready",
+        "python",
+    ):
+        data.pop(key, None)
+        if key in then:
+            data[key] = then[key]
+    return Spec.from_mapping({**data, "who": who})
+
+
+def listed(name: str) -> list[dict[str, Any]]:
+    """Every release on the host, oldest first, and which of them serves."""
+    layout = states.layout_of(name)
+    state = State.load(layout)
+    return [
+        {"id": one.id, "made": one.made, "served": one.served, "source": one.source, "python": one.python,
+         "gunicorn": one.gunicorn, "runtime": one.runtime, "installer": one.installer,
+         "active": one.id == state.release, "previous": one.id == state.previous}
+        for one in states.releases(layout)
+    ]  # fmt: skip
+
+
+def shown(name: str) -> dict[str, Any]:
+    """The app as it is on the host: who serves, what runs, what happened last."""
+    layout = states.layout_of(name)
+    state = State.load(layout)
+    spec = Spec.from_mapping(
+        {k: v for k, v in (files.read_json(layout.app_json) or {}).items() if k != "order"}
+    )
+    colours = {
+        colour: systemd.show(layout.service(colour), "ActiveState", "SubState", "MainPID", "NRestarts")
+        for colour in ("blue", "green")
+    }
+    return {
+        "name": name,
+        "active": state.active,
+        "release": state.release,
+        "previous": state.previous,
+        "url": spec.listen.url,
+        "root": str(layout.root),
+        "user": spec.user,
+        "socket": systemd.show(layout.socket, "ActiveState")["ActiveState"],
+        "colours": colours,
+        "deploying": states.held_by(layout) if states.is_locked(layout) else None,
+        "history": state.history,
+    }
+
+
+def read_spec(path: str) -> Spec:
+    """A spec from a file, or ``-`` for standard input."""
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        data = json.loads(text)
+    except OSError as error:
+        raise FarrierError(f"spec: {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise FarrierError(f"spec: {path} is no JSON: {error}") from None
+    return Spec.from_mapping(data)

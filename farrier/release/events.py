@@ -1,0 +1,118 @@
+"""What a run says while it works: one JSON object a line, written by the unit, followed by whoever asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# Above this the file of old runs is cut to its newer half.
+LIMIT = 1 << 20
+
+
+@dataclass
+class Step:
+    """One step of a run as it is reported."""
+
+    name: str
+    changed: bool = False
+    seconds: float = 0.0
+    detail: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "changed": self.changed,
+            "seconds": round(self.seconds, 3),
+            "detail": self.detail,
+        }
+
+
+@dataclass
+class Journal:
+    """Collects the steps of one run and writes each event as it happens."""
+
+    path: Path | None
+    run: str
+    steps: list[Step] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # Opened once: a failed first deploy removes the file, and its follower must still hear the end.
+        self._stream = None if self.path is None else self.path.open("a", encoding="utf-8")
+
+    def emit(self, event: str, **more: Any) -> None:
+        if self._stream is None:
+            return
+        line = json.dumps({"t": round(time.time(), 3), "run": self.run, "event": event, **more})
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except OSError:
+            # A full disk must not end a run that is about to clean up after it.
+            return
+
+    def say(self, line: str) -> None:
+        """A line of detail inside a step."""
+        self.emit("line", detail=line)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Step]:
+        step = Step(name)
+        began = time.monotonic()
+        self.emit("start", step=name)
+        try:
+            yield step
+        except BaseException as error:
+            self.emit("failed", step=name, detail=str(error))
+            raise
+        finally:
+            step.seconds = time.monotonic() - began
+            self.steps.append(step)
+        # A step that found nothing to do is nothing to tell.
+        if step.changed or step.detail:
+            self.emit("done", **{"step": name, **step.to_dict()})
+
+    def end(self, result: dict[str, Any]) -> None:
+        self.emit("end", result=result)
+
+
+def trim(path: Path) -> None:
+    """Cuts the record of old runs to its newer half once it is over 1 MiB."""
+    try:
+        if path.stat().st_size <= LIMIT:
+            return
+        kept = path.read_bytes()[-LIMIT // 2 :].partition(b"\n")[2]
+        path.write_bytes(kept)
+    except OSError:
+        return
+
+
+def follow(descriptor: int, offset: int, run: str, alive: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    """The events of `run` from `offset` on, as they come, until its end; ends too when `alive` says no."""
+    buffer = b""
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    asked = time.monotonic()
+    while True:
+        block = os.read(descriptor, 65536)
+        buffer += block
+        *lines, buffer = buffer.split(b"\n")
+        for line in lines:
+            event = json.loads(line)
+            if event.get("run") == run:
+                yield event
+                if event["event"] == "end":
+                    return
+        if block:
+            continue
+        # A regular file has no event to wait for that survives its removal.
+        time.sleep(0.05)
+        if time.monotonic() - asked > 1:
+            # One more read after it is gone: the end may have been written in between.
+            if not alive() and os.fstat(descriptor).st_size <= os.lseek(descriptor, 0, os.SEEK_CUR):
+                return
+            asked = time.monotonic()

@@ -1,0 +1,157 @@
+"""What the host knows about one app between two runs: state.json, the lock, and the record of a release."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import FarrierError
+from . import files
+from .layout import Layout
+
+SCHEMA = 1
+HISTORY = 20
+
+
+@dataclass
+class State:
+    """One app on this host. Written whole after each step that changes the host."""
+
+    active: str | None = None
+    """The colour that takes the connections."""
+    release: str | None = None
+    """The release that is served."""
+    previous: str | None = None
+    """The release that was served before it; what ``rollback`` goes back to."""
+    created: dict[str, Any] = field(default_factory=dict)
+    """What this app's runs made and ``remove`` takes away: user, group, root, paths outside root."""
+    run: dict[str, Any] = field(default_factory=dict)
+    """The run under way: id, who, phase, candidate (release), colour. Empty between runs."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """The last runs, newest last: time, outcome, release, message."""
+
+    @classmethod
+    def load(cls, layout: Layout) -> State:
+        data = files.read_json(layout.state_json) or {}
+        return cls(**{item.name: data[item.name] for item in fields(cls) if item.name in data})
+
+    def save(self, layout: Layout) -> None:
+        files.write_json(layout.state_json, {"schema": SCHEMA, "name": layout.name, **asdict(self)})
+
+    def note(self, layout: Layout, outcome: str, release: str | None, message: str = "") -> None:
+        """Ends the run and keeps its outcome."""
+        who = self.run.get("who", "")
+        entry = {"time": now(), "outcome": outcome, "release": release, "message": message, "who": who}
+        self.history = [*self.history, entry][-HISTORY:]
+        self.run = {}
+        self.save(layout)
+
+
+@dataclass
+class Release:
+    """One build of one source. ``done`` lists the steps that are behind it."""
+
+    id: str
+    identity: str
+    made: str
+    source: str = ""
+    done: list[str] = field(default_factory=list)
+    python: str = ""
+    runtime: str = ""
+    installer: str = ""
+    gunicorn: str = ""
+    measured: dict[str, Any] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
+    served: str | None = None
+    """When it first served; a release that never did is none to roll back to."""
+
+    @classmethod
+    def load(cls, layout: Layout, release_id: str) -> Release | None:
+        data = files.read_json(layout.release(release_id) / "release.json")
+        if data is None or data.get("id") != release_id:
+            return None
+        return cls(**{item.name: data[item.name] for item in fields(cls) if item.name in data})
+
+    def save(self, layout: Layout) -> None:
+        files.write_json(layout.release(self.id) / "release.json", {"schema": SCHEMA, **asdict(self)})
+
+    @property
+    def is_built(self) -> bool:
+        return "check" in self.done
+
+
+def releases(layout: Layout) -> list[Release]:
+    """Every release on disk, oldest first."""
+    try:
+        names = sorted(entry.name for entry in layout.releases.iterdir() if not entry.name.startswith("."))
+    except OSError:
+        return []
+    return [found for name in names if (found := Release.load(layout, name))]
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+@contextmanager
+def locked(layout: Layout, who: str) -> Iterator[None]:
+    """Holds the app's lock, or says whose it is and since when.
+
+    The kernel lets go of it when its holder dies, so a killed run never blocks the next.
+    """
+    layout.root.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FarrierError(f"{layout.name}: {held_by(layout)}", 1) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "who": who, "since": time.time()}).encode(), 0)
+        yield
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def held_by(layout: Layout) -> str:
+    """Who runs a deploy of this app now, in one line."""
+    owner = files.read_json(layout.lock) or {}
+    age = max(0, int(time.time() - float(owner.get("since", time.time()))))
+    who = owner.get("who") or "somebody"
+    return (
+        f"another run holds it: {who}, pid {owner.get('pid', '?')}, for {age} s; wait for it, "
+        f"or end it with: systemctl stop {layout.deploy_unit}"
+    )
+
+
+def is_locked(layout: Layout) -> bool:
+    try:
+        descriptor = os.open(layout.lock, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def layout_of(name: str) -> Layout:
+    """The layout of an app that is on this host. Raises FarrierError with the ones that are."""
+    from .layout import ETC
+
+    data = files.read_json(ETC / name / "app.json") or files.read_json(ETC / name / "wanted.json")
+    if data is None:
+        have = sorted(path.parent.name for path in ETC.glob("*/app.json"))
+        raise FarrierError(f"{name}: no such app on this host; it has {', '.join(have) or 'none'}")
+    return Layout(name, Path(data.get("root") or f"/srv/{name}"))

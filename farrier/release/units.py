@@ -1,0 +1,297 @@
+"""The unit files of one app, and what each colour reads: environment, plan, settings.
+
+A socket, one template with the instances blue and green, and a slice. What may differ between the two
+colours while both run (command, folder, limits) is a drop-in of the colour, so that a candidate never
+changes how the serving one would start again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import envfile, files
+from .files import File
+from .layout import UNITS, Layout, other
+from .spec import Spec
+
+if TYPE_CHECKING:
+    from ..sizing.plan import Plan
+
+# A boot takes longer beside a serving colour on a busy CPU; five times was never reached in the lab.
+START_FACTOR = 5
+START_LEAST = 30
+# What else an app opens: logs, files, connections to databases and other services.
+OPEN_FILES_LEAST = 16384
+# A candidate is what the kernel should take first when memory runs out.
+CANDIDATE_OOM_SCORE = 500
+
+
+@dataclass(frozen=True)
+class Unit(File):
+    """A file, and what a change of it needs: ``live``, ``reload`` (HUP), ``restart`` or ``socket``."""
+
+    needs: str = "restart"
+
+
+def everything(
+    spec: Spec, layout: Layout, colour: str, plan: Plan, env: Mapping[str, str], gid: int, oldest: int = 0
+) -> list[Unit]:
+    """Every file that `colour` needs, except the one that says which colour is active."""
+    return [
+        socket(spec, layout, plan),
+        slice_(layout, plan),
+        template(spec, layout),
+        command(spec, layout, colour, plan),
+        limits(layout, colour, plan),
+        *colour_files(spec, layout, colour, plan, env, gid),
+    ]
+
+
+def socket(spec: Spec, layout: Layout, plan: Plan) -> Unit:
+    listen = spec.listen
+    lines = [f"ListenStream={listen.listen_stream}", f"Backlog={plan.value('backlog')}"]
+    if listen.kind == "unix":
+        lines += ["RemoveOnStop=yes"]
+    elif listen.host not in ("", "0.0.0.0", "::", "127.0.0.1", "::1"):
+        # The address may come up after the socket does.
+        lines += ["NoDelay=yes", "FreeBind=yes"]
+    else:
+        lines += ["NoDelay=yes"]
+    text = f"""\
+{layout.mark}
+[Unit]
+Description={spec.name}: the socket that its two colours share
+
+[Socket]
+{_lines(lines)}
+# A burst of connections while a colour boots must never close the socket.
+TriggerLimitIntervalSec=0
+
+[Install]
+WantedBy=sockets.target
+"""
+    return Unit(UNITS / layout.socket, text, needs="socket")
+
+
+def active(layout: Layout, colour: str) -> File:
+    """The drop-in that is the switch: renamed into place, it decides for connections, boots and crashes."""
+    service = layout.service(colour)
+    text = f"{layout.mark}\n[Unit]\nWants={service}\n\n[Socket]\nService={service}\n"
+    return File(layout.active_drop_in, text)
+
+
+def slice_(layout: Layout, plan: Plan) -> Unit:
+    total = memory_total(plan)
+    text = f"""\
+{layout.mark}
+[Unit]
+Description={layout.name}: both colours together
+
+[Slice]
+MemoryAccounting=yes
+{_lines([f"MemoryMax={total}"] if total else [])}
+"""
+    return Unit(UNITS / layout.slice, text, needs="live")
+
+
+def memory_total(plan: Plan) -> int | None:
+    """Bytes that both colours may have together: both limits where both may run, else the one."""
+    own, beside = number(plan, "memory_max"), number(plan, "candidate_memory_max")
+    if not own:
+        return None
+    return int(own + (beside if plan.value("strategy") == "overlap" else 0))
+
+
+def template(spec: Spec, layout: Layout) -> Unit:
+    home = "read-only" if spec.root.startswith(("/home/", "/root/")) else "yes"
+    writable = [f"-{layout.shared}"]
+    text = f"""\
+{layout.mark}
+[Unit]
+Description={spec.name} (%i), served by Farrier
+After=network.target {layout.socket}
+Requires={layout.socket}
+# A candidate that fails over and over must not fail the socket with it.
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=main
+User={spec.user}
+Group={spec.group}
+Slice={layout.slice}
+Sockets={layout.socket}
+EnvironmentFile={layout.etc}/%i/env
+ExecReload=/bin/kill -HUP $MAINPID
+KillMode=mixed
+Restart=always
+RestartSec=1
+RuntimeDirectory=farrier/{spec.name}
+RuntimeDirectoryPreserve=yes
+UMask=0027
+{_lines(f"ReadWritePaths={path}" for path in writable)}
+ProtectHome={home}
+{_lines(HARDENING)}
+"""
+    return Unit(UNITS / layout.template, text)
+
+
+HARDENING = (
+    "NoNewPrivileges=yes",
+    "ProtectSystem=strict",
+    "PrivateTmp=yes",
+    "PrivateDevices=yes",
+    "ProtectClock=yes",
+    "ProtectControlGroups=yes",
+    "ProtectHostname=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelTunables=yes",
+    "ProtectProc=invisible",
+    "CapabilityBoundingSet=",
+    "AmbientCapabilities=",
+    "LockPersonality=yes",
+    "RemoveIPC=yes",
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+    "RestrictNamespaces=yes",
+    "RestrictRealtime=yes",
+    "RestrictSUIDSGID=yes",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=@system-service",
+    "SystemCallFilter=~@privileged",
+    # Refused calls answer EPERM instead of killing a worker.
+    "SystemCallErrorNumber=EPERM",
+)
+
+
+def command(spec: Spec, layout: Layout, colour: str, plan: Plan) -> Unit:
+    """What this colour runs. A change needs a restart, so it goes to the other colour."""
+    link = layout.link(colour)
+    folder = f"{link}/src/{spec.chdir}" if spec.chdir else f"{link}/src"
+    text = f"""\
+{layout.mark}
+[Service]
+WorkingDirectory={folder}
+ExecStart={link}/venv/bin/farrier serve {_word(spec.app)}
+LimitNOFILE={open_files(plan)}
+"""
+    return Unit(layout.drop_ins(colour) / "50-command.conf", text)
+
+
+def limits(layout: Layout, colour: str, plan: Plan) -> Unit:
+    """This colour's share of the machine; systemd applies a change while it runs."""
+    lines = [
+        f"TimeoutStartSec={start_timeout(plan)}",
+        f"TimeoutStopSec={math.ceil(number(plan, 'stop_timeout'))}",
+    ]
+    for key, name in (("MemoryMax", "memory_max"), ("MemoryHigh", "memory_high")):
+        if number(plan, name):
+            lines.append(f"{key}={int(number(plan, name))}")
+    return Unit(
+        layout.drop_ins(colour) / "60-limits.conf",
+        f"{layout.mark}\n[Service]\n{_lines(lines)}\n",
+        needs="live",
+    )
+
+
+def candidate(layout: Layout, colour: str, plan: Plan) -> File:
+    """What holds a candidate back until it is promoted; removed then."""
+    lines = [f"OOMScoreAdjust={CANDIDATE_OOM_SCORE}", "Restart=no"]
+    beside = number(plan, "candidate_memory_max")
+    if beside and plan.value("strategy") == "overlap":
+        lines += [f"MemoryMax={int(beside)}", "MemoryHigh=infinity"]
+    return File(layout.candidate_drop_in(colour), f"{layout.mark}\n[Service]\n{_lines(lines)}\n")
+
+
+def number(plan: Plan, name: str) -> float:
+    """A field that is a number, 0 where it is none or the plan does not hold it."""
+    value = plan.value(name) if name in plan else None
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def open_files(plan: Plan) -> int:
+    """File descriptors: a worker's connections twice (client and upstream), to the next power of two.
+
+    Steps, so that a setting that HUP can apply seldom needs a restart for this.
+    """
+    connections = int(number(plan, "worker_connections"))
+    return int(max(OPEN_FILES_LEAST, 2 ** math.ceil(math.log2(2 * connections + 1024))))
+
+
+def start_timeout(plan: Plan) -> int:
+    """Seconds until a colour that is not ready counts as failed."""
+    boot = plan.workload.boot_seconds * max(1.0, number(plan, "workers")) / max(plan.budget.cpus, 0.1)
+    return int(START_LEAST + math.ceil(START_FACTOR * boot))
+
+
+def colour_files(
+    spec: Spec, layout: Layout, colour: str, plan: Plan, env: Mapping[str, str], gid: int
+) -> list[Unit]:
+    folder = layout.colour_dir(colour)
+    chosen = files.dump(dict(spec.settings))
+    return [
+        Unit(folder / "env", envfile.systemd_env(env), 0o600, secret=True),
+        Unit(folder / "plan.json", files.dump(plan.to_dict()), 0o640, gid, needs="reload"),
+        Unit(folder / "settings.json", chosen, 0o640, gid, needs="reload"),
+    ]
+
+
+def environment(
+    spec: Spec,
+    layout: Layout,
+    colour: str,
+    plan: Plan,
+    release: str,
+    given: Mapping[str, str],
+    paths: list[str],
+) -> dict[str, str]:
+    """The whole environment of a colour: the app's own, then what farrier.serve is told."""
+    folder = layout.colour_dir(colour)
+    link = layout.link(colour)
+    out: dict[str, str] = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    arenas = plan.value("malloc_arena_max")
+    if arenas:
+        out["MALLOC_ARENA_MAX"] = str(arenas)
+    out["PATH"] = f"{link}/venv/bin:/usr/local/bin:/usr/bin:/bin"
+    out.update(given)
+    python_path = [f"{link}/src/{path}".rstrip("/") for path in paths]
+    if python_path:
+        out["PYTHONPATH"] = ":".join([*python_path, *filter(None, [given.get("PYTHONPATH")])])
+    out.update(
+        FARRIER_PLAN=str(folder / "plan.json"),
+        FARRIER_SETTINGS=str(folder / "settings.json"),
+        FARRIER_APP=spec.name,
+        FARRIER_INSTANCE=colour,
+        FARRIER_RELEASE=release,
+        FARRIER_SLICE=layout.slice,
+        FARRIER_RUN_DIR=str(layout.run_dir),
+        FARRIER_HEALTH_PATH=spec.health_path,
+    )
+    if spec.ready:
+        out["FARRIER_READY"] = ",".join(spec.ready)
+    if spec.config_file:
+        inside = not spec.config_file.startswith("/")
+        out["FARRIER_CONFIG"] = f"{link}/src/{spec.config_file}" if inside else spec.config_file
+    return out
+
+
+def _lines(lines: Any) -> str:
+    return "\n".join(lines)
+
+
+def _word(text: str) -> str:
+    """One word of ``ExecStart=``: systemd expands % and $ and reads quotes and backslashes."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return (
+        f'"{escaped}"'
+        if escaped != text or not escaped.replace(":", "").replace(".", "").isidentifier()
+        else text
+    )
+
+
+def other_colour_left(layout: Layout, active_colour: str) -> list[Any]:
+    """What the idle colour may still hold and nobody needs once it has stopped."""
+    return [layout.candidate_drop_in(other(active_colour))]

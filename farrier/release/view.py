@@ -1,0 +1,158 @@
+"""The wanted state against what is on the host: read only, so that check mode, the fast path of an
+unchanged app and the run itself all decide by the same code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import FarrierError
+from . import account, envfile, python, runtime, sized, source, systemd, units
+from . import state as states
+from .layout import Layout
+from .python import Python
+from .runtime import Runtime
+from .spec import Spec
+from .state import Release, State
+from .units import Unit
+
+if TYPE_CHECKING:
+    from ..sizing.plan import Plan
+
+# What the run has to do, from nothing to everything; each includes what a smaller one does.
+ACTIONS = ("nothing", "live", "reload", "restart", "socket", "deploy")
+# Keys of the spec that a release was built or checked with: with another value it is another release.
+_BUILT_WITH = (
+    "app",
+    "requirements",
+    "extra_requirements",
+    "installer",
+    "override_gunicorn",
+    "pythonpath",
+    "chdir",
+    "shared",
+)
+
+
+@dataclass
+class View:
+    """One look at one app."""
+
+    spec: Spec
+    layout: Layout
+    state: State
+    runtime: Runtime
+    python: Python | None
+    source: str
+    release: Release | None = None
+    """A release on disk that was built from exactly this; None: one has to be built."""
+    missing: list[str] = field(default_factory=list)
+    """In check mode: what is not there yet and an earlier task would have brought."""
+
+    @cached_property
+    def identity(self) -> str:
+        """Digest of all that a release is made of."""
+        spec = self.spec.to_dict()
+        parts = {key: spec.get(key) for key in _BUILT_WITH}
+        parts |= {"source": self.source, "python": self.python.identity if self.python else ""}
+        parts |= {"runtime": self.runtime.version, "build": list(self.spec.commands_build)}
+        parts |= {"user": self.spec.user, "migrate": list(self.spec.commands_migrate)}
+        parts["uvicorn"] = self.wants_uvicorn
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @cached_property
+    def wants_uvicorn(self) -> bool:
+        """True if the worker class that is chosen, or that the framework suggests, is uvicorn's."""
+        chosen = self.spec.settings.get("worker_class") or self.spec.workload.get("worker_class")
+        return "uvicorn" in str(chosen) or sized.workload_for(self.spec, {}).worker_class == "uvicorn"
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        return self.release.measured if self.release else {}
+
+    def given_env(self, src: Path) -> dict[str, str]:
+        """env above env_files; files of the source are read from `src`."""
+        out: dict[str, str] = {}
+        for name in self.spec.env_files:
+            path = Path(name) if name.startswith("/") else src / name
+            try:
+                text = path.read_text(encoding="utf-8")
+            except OSError:
+                if not self.missing and src.exists():
+                    raise FarrierError(f"env_files: given {name}, which {path} does not hold") from None
+                continue
+            out |= envfile.parse_dotenv(text, name)
+        return {**out, **self.spec.env}
+
+    def plan(self, env: Mapping[str, str]) -> Plan:
+        return sized.plan_for(self.spec, self.layout, self.measured, env)
+
+    def files(self, colour: str, release: Release | None) -> tuple[list[Unit], Plan, dict[str, str]]:
+        """What `colour` needs to serve `release`, the plan behind it, and the environment it gets."""
+        src = self.layout.release(release.id) / "src" if release else Path("/nonexistent")
+        given = self.given_env(src)
+        plan = self.plan(given)
+        found = account.find(self.spec)
+        paths = list(release.measured.get("paths", [])) if release else list(self.spec.pythonpath)
+        release_id = release.id if release else "RELEASE"
+        env = units.environment(self.spec, self.layout, colour, plan, release_id, given, paths)
+        wanted = units.everything(self.spec, self.layout, colour, plan, env, found.gid if found else 0)
+        return wanted, plan, env
+
+    def action(self) -> str:
+        """The smallest of ACTIONS that brings the host to the spec."""
+        if self.release is None or self.state.release != self.release.id or self.state.active is None:
+            return "deploy"
+        if self.state.run:
+            return "deploy"
+        wanted, _, _ = self.files(self.state.active, self.release)
+        differing = {unit.needs for unit in wanted if not unit.is_there()}
+        if not units.active(self.layout, self.state.active).is_there():
+            differing.add("restart")
+        if not differing and not self.is_serving():
+            return "restart"
+        return max(differing, key=ACTIONS.index, default="nothing")
+
+    def is_serving(self) -> bool:
+        active = self.state.active
+        return (
+            active is not None
+            and systemd.show(self.layout.service(active), "ActiveState")["ActiveState"]
+            in ("active", "reloading")
+            and systemd.show(self.layout.socket, "ActiveState")["ActiveState"] == "active"
+        )
+
+
+def look(spec: Spec, layout: Layout, check: bool = False) -> View:
+    """Reads everything that decides. Raises FarrierError for what cannot be found out."""
+    state = State.load(layout)
+    missing: list[str] = []
+    chosen: Python | None = None
+    resolved = ""
+    try:
+        chosen = python.find(spec.python)
+    except FarrierError as error:
+        if not check:
+            raise
+        missing.append(str(error))
+    try:
+        resolved = source.resolve(spec, layout)
+    except FarrierError as error:
+        if not check or (error.status == 2 and "no git" not in str(error)):
+            raise
+        missing.append(str(error))
+    view = View(spec, layout, state, runtime.find(spec.runtime), chosen, resolved, missing=missing)
+    built = [one for one in states.releases(layout) if one.is_built and one.identity == view.identity]
+    served_first = sorted(built, key=lambda one: (one.id == state.release, one.id))
+    view.release = served_first[-1] if served_first else None
+    return view
+
+
+def archive_of(spec: Spec) -> Path | None:
+    """The uploaded archive of a spec, if it has one."""
+    return Path(spec.source.path) if spec.source.type == "archive" and spec.source.path else None
