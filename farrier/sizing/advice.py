@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from . import constants
 from .database import worker_count_in_deploy
 from .fields import Field
-from .strategy import Fit, Problem
+from .sheet import counted
+from .strategy import Fit, Problem, most_workers
+from .timing import STOPPERS, proxy_idle
 from .units import format_bytes, format_cpus
 from .workload import ASYNC_CLASSES
 
@@ -26,96 +28,97 @@ def warnings_of(problem: Problem, one: Fit, fields: Mapping[str, Field]) -> tupl
 def _memory(problem: Problem, one: Fit) -> Iterator[str]:
     share = problem.share
     if not one.fits:
-        chosen = [name for name in ("workers", "threads", "worker_connections") if name in problem.settings]
-        who = ", ".join(f"{problem.settings[name].source}={problem.settings[name].value}" for name in chosen)
-        more = one.deploy if one.steady <= share.target else one.steady
-        what = "a deploy" if one.steady <= share.target else f"{one.workers} worker(s)"
+        more, what = one.steady, counted(one.workers, "worker")
+        if one.steady <= share.target:
+            more, what = one.deploy, f"a deploy by {one.strategy}"
+        names = ("workers", "threads", "worker_connections", "strategy")
+        theirs = ", ".join(str(problem.settings[name].source) for name in names if name in problem.settings)
         yield (
-            f"{who + ': ' if who else ''}{what} need {format_bytes(more)} of the {format_bytes(share.target)} "
-            f"there are ({share.sentence()}, less {constants.HEADROOM_SHARE:.0%} headroom)"
+            f"{theirs + ': ' if theirs else ''}{what}: {format_bytes(more)} needed, "
+            f"{format_bytes(share.target)} there ({share.sentence()}, less "
+            f"{constants.HEADROOM_SHARE:.0%} headroom)"
         )
     elif share.one_off and not one.one_off_fits:
         yield (
-            f"a one-off command such as a migration ({format_bytes(share.one_off)}) has no room beside the app: "
-            "give the host swap, or run it while the app is stopped"
+            f"no room for a one-off command such as a migration ({format_bytes(share.one_off)}) beside the "
+            "app: give the host swap, or run it while the app is stopped"
         )
     if problem.settings.value("preload_app") is True and problem.workload.preload_safe is False:
-        yield f"{problem.settings['preload_app'].source}: the app was found not safe to preload"
+        yield f"{problem.settings['preload_app'].source}: preload_app on, but the app is not safe to preload"
 
 
 def _times(problem: Problem, fields: Mapping[str, Field]) -> Iterator[str]:
     graceful, stop = _whole(fields, "graceful_timeout"), _whole(fields, "stop_timeout")
     if graceful >= stop:
+        name = "graceful_timeout" if "graceful_timeout" in problem.settings else "stop_timeout"
         yield (
-            f"{fields['graceful_timeout'].source}: graceful_timeout {graceful} s is not below the {stop} s after "
-            f"which {problem.runtime} kills: running requests are cut; allowed is up to {stop - constants.STOP_MARGIN}"
+            f"{fields[name].source}: graceful_timeout {graceful} s is not below the {stop} s after which "
+            f"{STOPPERS.get(problem.runtime, problem.runtime)} kills, so running requests are cut: "
+            f"allowed is up to {max(1, stop - constants.STOP_MARGIN)} s"
         )
-    idle = problem.settings.value("proxy_keepalive", constants.PROXY_KEEPALIVE)
-    if "keepalive" in problem.settings and _whole(fields, "keepalive") <= int(str(idle)):
+    idle = proxy_idle(problem)
+    if "keepalive" in problem.settings and _whole(fields, "keepalive") <= idle:
         yield (
             f"{fields['keepalive'].source}: keepalive {fields['keepalive'].value} s is not longer than the "
-            f"proxy's idle time of {idle} s: now and then a request meets a closing connection"
+            f"{idle} s after which the proxy drops idle ones: now and then a request meets a closed one"
         )
     if fields["timeout"].value == 0:
         yield f"{fields['timeout'].source}: timeout 0 never ends a worker that hangs"
 
 
 def _concurrency(problem: Problem, one: Fit) -> Iterator[str]:
-    threads = problem.settings.get("threads")
-    chosen = problem.settings.value("worker_class", problem.workload.worker_class)
+    threads, workers = problem.settings.get("threads"), problem.settings.get("workers")
     if threads is not None and threads.value != 1:
+        asked = problem.settings.value("worker_class", problem.workload.worker_class)
         if problem.worker_class in ASYNC_CLASSES:
-            yield f"{threads.source}: threads {threads.value} has no effect with {problem.worker_class}, which runs an event loop"
-        elif chosen == "sync":
+            loop = f"{problem.worker_class}, whose workers run an event loop"
+            yield f"{threads.source}: threads {threads.value} has no effect with {loop}"
+        elif asked == "sync":
             yield f"{threads.source}: Gunicorn runs sync with {threads.value} threads as gthread"
-    if (
-        "workers" in problem.settings
-        and problem.workload.kind == "cpu"
-        and one.workers > 2 * max(1, problem.cpus)
-    ):
+    if workers and problem.workload.kind == "cpu" and one.workers > 2 * max(1.0, problem.cpus):
         yield (
-            f"{problem.settings['workers'].source}: {one.workers} CPU-bound workers on "
-            f"{format_cpus(problem.cpus)} CPUs wait for each other"
+            f"{workers.source}: {one.workers} CPU-bound workers wait for each other on "
+            f"{format_cpus(problem.cpus)} CPUs"
         )
 
 
 def _database(problem: Problem, one: Fit, fields: Mapping[str, Field]) -> Iterator[str]:
-    if problem.connections is None:
+    connections = problem.connections
+    if connections is None:
         return
     count = worker_count_in_deploy(one.strategy, one.workers)
     each = _whole(fields, "db_pool_size") + _whole(fields, "db_max_overflow")
     if problem.workload.framework == "django" and problem.worker_class == "gthread":
         each = max(each, one.slots)
-    if count * each > problem.connections.usable:
+    if count * each > connections.usable:
         yield (
-            f"{count} workers of a deploy by {one.strategy} x {each} connections = {count * each}, and there are "
-            f"{problem.connections.sentence()}: raise database_max_connections or put a pooler between"
+            f"{count} workers in a deploy by {one.strategy} x {each} connections = {count * each}, more than "
+            f"{connections.sentence()}: raise database_max_connections or put a pooler between"
         )
-    elif (
-        one.workers < problem.wish.workers
-        and not problem.connections.given
-        and _held_by_database(problem, one)
-    ):
+    elif one.workers < problem.wish.workers and not connections.given and _held_back(problem, one):
         yield (
-            f"an assumed database of {problem.connections.maximum} connections holds the workers at {one.workers} of "
-            f"{problem.wish.workers}: set database_max_connections, or uses_database=0"
+            f"a database of {connections.maximum} connections, which is assumed, holds back "
+            f"{problem.wish.workers - one.workers} of {problem.wish.workers} workers: set "
+            "database_max_connections, or uses_database to false"
         )
 
 
-def _held_by_database(problem: Problem, one: Fit) -> bool:
-    return not problem.database_allows(one.strategy, one.workers + 1)
+def _held_back(problem: Problem, one: Fit) -> bool:
+    return most_workers(problem, one.footprint, by_memory=False) <= one.workers
 
 
 def _cloud_run(problem: Problem, fields: Mapping[str, Field]) -> Iterator[str]:
     if problem.runtime != "cloudrun":
         return
-    for cpus, memory in constants.CLOUD_RUN_MEMORY_FOR_CPUS:
-        if problem.cpus >= cpus:
+    cpus, there = format_cpus(problem.cpus), format_bytes(problem.share.memory)
+    for least, memory in constants.CLOUD_RUN_MEMORY_FOR_CPUS:
+        if problem.cpus >= least:
             if problem.share.memory < memory:
-                yield f"Cloud Run wants {format_bytes(memory)} for {format_cpus(problem.cpus)} CPUs; there are {format_bytes(problem.share.memory)}"
+                yield f"Cloud Run wants {format_bytes(memory)} for {cpus} CPUs, and there are {there}"
             break
     if problem.cpus < 1 and _whole(fields, "cloud_run_concurrency") > 1:
-        yield f"{fields['cloud_run_concurrency'].source}: Cloud Run refuses a concurrency above 1 below one CPU"
+        source = fields["cloud_run_concurrency"].source
+        yield f"{source}: Cloud Run refuses a concurrency above 1 below one CPU, here {cpus}"
 
 
 def _whole(fields: Mapping[str, Field], name: str) -> int:

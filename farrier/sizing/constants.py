@@ -28,7 +28,8 @@ LOG_SHIPPER_MEMORY = 8 * MIB
 """rsyslog with RELP: first estimate from its RSS on Debian 12."""
 
 CONTAINER_RESERVE = 12 * MIB
-"""In a container nothing else runs but an entry point and, now and then, a shell or a probe: first estimate."""
+"""In a container nothing else runs but an entry point and, now and then, a shell or a probe:
+first estimate."""
 
 HEADROOM_SHARE = 0.08
 """Left free within the app's own share: page cache, growth between two recycles, allocator fragments."""
@@ -50,7 +51,8 @@ SHARED_FRACTION_UNFROZEN = 0.45
 """The same without gc.freeze(): each full collection writes to every object's header. First estimate."""
 
 THREAD_MEMORY = 256 * 1024
-"""Bytes a pool thread keeps when idle (stack pages touched, thread locals, its malloc share). First estimate."""
+"""Bytes a pool thread keeps when idle (stack pages touched, thread locals, its malloc share).
+First estimate."""
 
 REQUEST_MEMORY = {"io": MIB // 2, "cpu": 4 * MIB, "mixed": 2 * MIB, "async": MIB // 2}
 """Bytes one request in flight takes, by kind. First estimates from JSON APIs (io) and rendering (cpu)."""
@@ -94,10 +96,14 @@ ASYNC_WORKERS_MANY = 12
 """Kind async, from practice with async Django: 3 on 1-2 CPUs, 6 on 4, 12 on 8 and more, which is 1.5 a CPU
 between 3 and 12; beyond 12 CPUs one a CPU (ours)."""
 
+INFO_ABOVE_CPUS = 2
+INFO_BELOW_CPUS = 8
+"""CPUs. Log level of kind async, from the same practice: warning on 1-2, info on 4, warning on 8 and more."""
+
 THREADS = {"io": 32, "mixed": 8, "cpu": 2, "async": 8}
 THREADS_AT_LEAST = {"io": 4, "mixed": 2, "cpu": 1, "async": 2}
-"""Threads of a gthread worker. Measured with 1 ms of CPU and 50 ms of wait on 1 CPU and 512 MB: 2 x 16 threads
-305 req/s, 2 x 32 threads 633, default 19. CPU-bound: threads only lengthen the tail (6.3 s at 32)."""
+"""Threads of a gthread worker. Measured with 1 ms of CPU and 50 ms of wait on 1 CPU and 512 MB: 2 x 16
+threads 305 req/s, 2 x 32 threads 633, default 19. CPU-bound: threads only lengthen the tail (6.3 s at 32)."""
 
 LOW_MEMORY_THREADS = {"io": 8, "mixed": 4, "cpu": 2, "async": 4}
 """Threads in low memory mode, only where they fit: first estimate (1 x 8 threads did 153 req/s)."""
@@ -117,23 +123,25 @@ TIMEOUT_LOW_MEMORY = 120
 """Seconds a worker may stay silent. 30 is Gunicorn's default; swapping and reclaim stretch requests, so more
 where memory is short: from practice on 256 MB hosts."""
 
+TIMEOUT_BOOTS = 3
+"""A worker is silent while it imports, and boots vary: the timeout is at least three of
+them. First estimate."""
+
 GRACEFUL_AT_MOST = 30
 """Seconds. A request without an answer after 30 s counts as failed, so waiting longer saves none."""
 
+
 STOP_TIMEOUTS = {"docker": 10, "cloudrun": 10, "kubernetes": 30}
 """Seconds between SIGTERM and SIGKILL: Docker's and Cloud Run's are 10, Kubernetes' grace period is 30."""
-TIMEOUT_BOOTS = 3
-"""A worker is silent while it imports; boots vary, so the timeout is at least three of them. First estimate."""
-
 STOP_MARGIN = 2
 SYSTEMD_STOP_MARGIN = 10
-"""Seconds between the end of the graceful stop and the kill; in a systemd unit of our own we can afford 10."""
+"""Seconds between the end of the graceful stop and the kill; in a unit of our own we can afford 10."""
 
 PROXY_KEEPALIVE = 60
 PROXY_KEEPALIVE_CLOUD_RUN = 600
 KEEPALIVE_MARGIN = 5
-"""Seconds. nginx closes idle upstream connections after 60 (keepalive_timeout of upstream), Google's front ends
-after 600; the server must close later, or a request meets a closing connection."""
+"""Seconds. nginx closes idle upstream connections after 60 (keepalive_timeout of upstream), Google's front
+ends after 600; the server must close later, or a request meets a closing connection."""
 
 MAX_REQUESTS_AT_EASE = 1000
 MAX_REQUESTS_TIGHT = 500
@@ -142,8 +150,8 @@ MAX_REQUESTS_LOW_MEMORY = 250
 JITTER_PER_WORKER = 0.05
 JITTER_AT_LEAST = 0.10
 JITTER_AT_MOST = 0.50
-"""Share of max_requests. Gunicorn only adds jitter up to the number, so a worker lives between max_requests and
-the sum; more workers need a wider spread not to be replaced together."""
+"""Share of max_requests. Gunicorn only adds jitter up to the number, so a worker lives between max_requests
+and the sum; more workers need a wider spread not to be replaced together."""
 
 QUEUE_PAUSE = 1.0
 """Seconds of a queue deploy that are not boot: the old release finishes what it has (0.5 s without accepting)
@@ -153,7 +161,7 @@ and systemd starts the new one. First estimate."""
 
 DATABASE_MAX_CONNECTIONS = 100
 DATABASE_RESERVED_CONNECTIONS = 3
-"""PostgreSQL's defaults: max_connections and superuser_reserved_connections. A shell needs one now and then."""
+"""PostgreSQL's defaults: max_connections and superuser_reserved_connections."""
 DATABASE_SPARE_CONNECTIONS = 2
 """For migrations, a console, a backup."""
 POOL_AT_MOST = 20
@@ -170,10 +178,12 @@ the executor keeps its own (Django's database documentation, "Caveats")."""
 # --- limits and Cloud Run ---------------------------------------------------------------------------
 
 MEMORY_MAX_FACTOR = 2.0
-"""The unit may take twice what the plan expects of it, never more than its share: an estimate may be wrong,
-a leak must not take the host."""
+"""A unit may take twice what the plan expects of it, never more than its share: an estimate may be wrong,
+a leak must not take the host. First estimate."""
 MEMORY_HIGH_SHARE = 0.95
+"""Of memory_max: from here the kernel reclaims and throttles instead of killing. First estimate."""
 CANDIDATE_FACTOR = 1.25
+"""A release that was not promoted yet gets a quarter more than the plan expects of it. First estimate."""
 CLOUD_RUN_CONCURRENCY_MAXIMUM = 1000
 CLOUD_RUN_MEMORY_FOR_CPUS = ((6.0, 4 * GIB), (4.0, 2 * GIB))
 """Cloud Run: 4 CPUs need 2 GiB, 6 and 8 need 4 GiB; below one CPU concurrency must be 1; at most 1000."""
@@ -191,8 +201,8 @@ SERVES_HOST_SHARE = 0.86
 SERVES_BY_CPUS = ((1.0, 1), (2.0, 2))
 """Below one CPU at most a small team, below two at most medium (index into SERVES): first estimate."""
 SIZES_MIB = (
-    64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 2048, 3072, 4096, 6144,
-    8192, 12288, 16384, 24576, 32768, 49152, 65536, 131072, 262144, 524288, 1048576,
+    64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 2048, 3072, 4096,
+    6144, 8192, 12288, 16384, 24576, 32768, 49152, 65536, 131072, 262144, 524288, 1048576,
 )  # fmt: skip
 """Sizes tried for the smallest and the recommended memory."""
 
@@ -201,5 +211,6 @@ SIZES_MIB = (
 MALLOC_ARENAS = 2
 MALLOC_ARENAS_LOW_MEMORY = 1
 """MALLOC_ARENA_MAX, from practice with threaded Python on small hosts (glibc's default is 8 a CPU)."""
+SHM = "/dev/shm"  # noqa: S108  # a tmpfs on every Linux; Gunicorn makes its file there with mkstemp
 SHM_LEAST = MIB
 """Bytes. Gunicorn's heartbeat files are empty; what counts is that /dev/shm exists and is not full."""

@@ -32,13 +32,11 @@ class Setting:
 def _whole(least: int) -> Callable[[str, object], int]:
     def parse(name: str, given: object) -> int:
         error = SizingError(f"{name} must be a whole number of at least {least}")
-        if isinstance(given, (bool, float)) and given != int(given) or isinstance(given, bool):
-            raise error
         try:
-            number = int(str(given).strip()) if not isinstance(given, float) else int(given)
+            number = int(str(given).strip())
         except ValueError:
             raise error from None
-        if number < least:
+        if isinstance(given, bool) or number < least:
             raise error
         return number
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from . import constants
 from .budget import Budget
 from .concurrency import Wish, wish
-from .database import Connections, connections_of, connections_wanted
+from .database import Connections, connections_of, connections_wanted, worker_count_in_deploy
 from .memory import Footprint, Share, footprint, runtime_of, share_of
 from .settings import Settings
-from .units import SizingError
+from .units import SizingError, format_bytes
 from .workload import ASYNC_CLASSES, Workload
 
 LOSSLESS = ("overlap", "rolling")
@@ -132,7 +132,8 @@ def worker_class_of(workload: Workload, settings: Settings) -> str:
         chosen = "gthread"
     if workload.framework == "fastapi" and chosen not in ASYNC_CLASSES:
         raise SizingError(
-            f"worker_class {chosen!r} cannot run FastAPI, which speaks ASGI: allowed are {', '.join(ASYNC_CLASSES)}"
+            f"worker_class {chosen!r} cannot run FastAPI, which speaks ASGI: "
+            f"allowed are {', '.join(ASYNC_CLASSES)}"
         )
     return chosen
 
@@ -148,23 +149,14 @@ def _with_choices(ask: Wish, worker_class: str, settings: Settings) -> Wish:
 
 def fit(problem: Problem) -> Fit:
     """The most workers, then the best strategy, then the most slots that fit."""
-    best: tuple[tuple[int | bool, ...], Fit] | None = None
-    for preload in _preload_options(problem):
-        one = _fit(problem, preload)
-        liked = preload is bool(problem.workload.preload_safe)
-        rank = (
-            one.fits,
-            one.workers,
-            -problem.strategies().index(one.strategy),
-            one.one_off_fits,
-            one.replacement,
-            liked,
-            one.slots,
-        )
-        if best is None or rank > best[0]:
-            best = (rank, one)
-    assert best is not None
-    return best[1]
+    strategies = problem.strategies()
+
+    def rank(one: Fit) -> tuple[int, ...]:
+        liked = one.preload is bool(problem.workload.preload_safe)
+        strategy = -strategies.index(one.strategy)
+        return (one.fits, one.workers, strategy, one.one_off_fits, one.replacement, liked, one.slots)
+
+    return max((_fit(problem, preload) for preload in _preload_options(problem)), key=rank)
 
 
 def _preload_options(problem: Problem) -> tuple[bool, ...]:
@@ -179,10 +171,8 @@ def _preload_options(problem: Problem) -> tuple[bool, ...]:
 def _fit(problem: Problem, preload: bool) -> Fit:
     frozen = preload and bool(problem.settings.value("freeze_heap", True))
     shape = footprint(problem.workload, problem.worker_class, preload, frozen)
-    if "workers" in problem.settings:
-        workers = problem.wish.workers
-    else:
-        workers = most_workers(problem, shape)
+    chosen = "workers" in problem.settings
+    workers = problem.wish.workers if chosen else most_workers(problem, shape)
     return _arranged(problem, shape, preload, frozen, workers)
 
 
@@ -280,3 +270,28 @@ def connections_each(problem: Problem, one: Fit) -> int:
         problem.workload.kind, problem.worker_class, problem.workload.framework, one.slots, problem.low_memory
     )
     return max(1, min(wanted, problem.connections.each(one.strategy, one.workers)))
+
+
+def strategy_reason(problem: Problem, one: Fit) -> tuple[str, str, str]:
+    """The deploy strategy, why, and what bound it."""
+    if not problem.share.deploys_here:
+        return one.strategy, "the next release runs in a container of its own beside this one", "runtime"
+    target = format_bytes(problem.share.target)
+    both = one.footprint.deploy("overlap", one.workers, one.slots)
+    one_more = format_bytes(one.footprint.deploy("rolling", one.workers, one.slots))
+    if one.strategy == "overlap":
+        return one.strategy, f"old and new release together take {format_bytes(both)} of {target}", "memory"
+    if problem.connections is not None and both <= problem.share.target:
+        needs = f"{worker_count_in_deploy('overlap', one.workers)} workers x {problem.least_connections}"
+        return (
+            one.strategy,
+            f"both releases at once would need {needs} of {problem.connections.usable} connections",
+            "database",
+        )
+    if one.strategy == "rolling":
+        return (
+            one.strategy,
+            f"both at once take {format_bytes(both)} of {target}; one worker more takes {one_more}",
+            "memory",
+        )
+    return one.strategy, f"even one worker more beside the old release takes {one_more} of {target}", "memory"

@@ -34,7 +34,7 @@ _REFUSED = {
 
 
 def normalise_worker_class(name: object) -> str:
-    """The short name of a worker class given short, dotted or as ``egg:gunicorn#name``. Raises SizingError."""
+    """The short name of a worker class given short, dotted or as ``egg:gunicorn#…``. Raises SizingError."""
     text = str(name).strip()
     short = _LONG_NAMES.get(text.removeprefix("egg:gunicorn#"))
     if short is None and text.startswith("farrier.serve.workers"):
@@ -174,7 +174,7 @@ class Workload:
 
 
 def default_worker_class(kind: str, framework: str | None) -> str:
-    """FastAPI speaks ASGI and brings uvicorn; other event loops run in Gunicorn's own; the rest in threads."""
+    """FastAPI speaks ASGI and brings uvicorn; other loops run in Gunicorn's own; the rest in threads."""
     if framework == "fastapi":
         return "uvicorn"
     return "asgi" if kind == "async" else "gthread"

@@ -1,0 +1,186 @@
+"""The processes: how many, of which class, and how they start."""
+
+from __future__ import annotations
+
+from . import constants
+from .fields import Field
+from .sheet import Sheet, counted
+from .strategy import Fit, Problem, most_workers
+from .units import format_bytes, format_cpus
+from .workload import ASYNC_CLASSES
+
+Answer = tuple[int, str, str]
+
+
+def fill_concurrency(sheet: Sheet) -> None:
+    """workers, threads, worker_class, worker_connections, cloud_run_concurrency."""
+    sheet.add("workers", *_workers(*sheet.view("workers")))
+    sheet.add("threads", *_threads(*sheet.view("threads")))
+    _worker_class(sheet)
+    sheet.add("worker_connections", *_worker_connections(*sheet.view("worker_connections")))
+    sheet.add("cloud_run_concurrency", *_at_once(sheet.problem, sheet.one))
+
+
+def _workers(problem: Problem, one: Fit) -> Answer:
+    """Why so many; where something held them back, what one more would have needed."""
+    ask = problem.wish
+    if one.workers >= ask.workers:
+        return one.workers, ask.why, ask.bound_by
+    more, connections = one.workers + 1, problem.connections
+    if connections and most_workers(problem, one.footprint, by_memory=False) <= one.workers:
+        least = counted(problem.least_connections, "connection")
+        return (
+            one.workers,
+            f"{ask.workers} wanted ({ask.why}); {more} with {least} each, a deploy included, are too many "
+            f"for {connections.sentence()}",
+            "database",
+        )
+    strategy, slots = ("rolling" if problem.share.deploys_here else "overlap"), ask.slots_at_least
+    need = max(
+        one.footprint.steady(more, slots, True),
+        one.footprint.steady(more, slots, False) + problem.share.one_off,
+        problem.deploy_peak(one.footprint, strategy, more, slots),
+    )
+    held = "a deploy and a one-off command" if problem.share.deploys_here else "a replacement"
+    return (
+        one.workers,
+        f"{ask.workers} wanted ({ask.why}); {more} need {format_bytes(need)} with {held}, of "
+        f"{format_bytes(problem.share.target)}",
+        "memory",
+    )
+
+
+def _threads(problem: Problem, one: Fit) -> Answer:
+    if problem.worker_class in ASYNC_CLASSES:
+        return 1, "an event loop takes its requests in one thread", "worker class"
+    if problem.worker_class == "sync":
+        return 1, "a sync worker takes one request at a time", "worker class"
+    wanted, kind = problem.wish.slots, problem.workload.kind
+    if one.slots >= wanted:
+        why = {
+            "io": "waiting requests leave the CPU free: 2 x 32 threads did 633 req/s, one thread 19",
+            "cpu": "few: more only lengthen the queue for the CPU",
+        }.get(kind, "some requests wait while others compute")
+        if problem.low_memory:
+            why = "few, as low memory mode has it"
+        return one.slots, why, "practice"
+    connections = problem.connections
+    if connections is not None and problem.workload.framework == "django":
+        each = connections.each(one.strategy, one.workers)
+        if each <= one.slots:
+            left = f"{connections.sentence()}, {each} a worker in a deploy"
+            why = f"each Django thread keeps a connection; {left}"
+            return one.slots, why, "database"
+    room = format_bytes(problem.share.target)
+    return (
+        one.slots,
+        f"{wanted} wanted; at {format_bytes(one.footprint.slot)} each these fill {room}",
+        "memory",
+    )
+
+
+def _worker_class(sheet: Sheet) -> None:
+    problem = sheet.problem
+    is_async = problem.worker_class in ASYNC_CLASSES
+    threads = problem.settings.get("threads")
+    if problem.worker_class == "gthread" and threads and _asked_class(problem) == "sync":
+        why = f"Gunicorn runs sync with {threads.value} threads as gthread"
+        sheet.fields["worker_class"] = Field("worker_class", "gthread", "", why, "person", threads.source)
+        return
+    why = "the app speaks ASGI" if is_async else f"for {problem.workload.kind} work behind WSGI"
+    sheet.add("worker_class", problem.workload.worker_class, why, "app")
+
+
+def _asked_class(problem: Problem) -> str:
+    return str(problem.settings.value("worker_class", problem.workload.worker_class))
+
+
+def _worker_connections(problem: Problem, one: Fit) -> Answer:
+    most = constants.CONNECTIONS_AT_MOST
+    if problem.worker_class == "sync":
+        return most, "Gunicorn's default; a sync worker has no use for it", "practice"
+    if problem.worker_class == "gthread":
+        return most, "Gunicorn's default; idle kept-alive connections cost no thread", "practice"
+    each = format_bytes(one.footprint.slot)
+    if one.slots >= most:
+        return one.slots, f"Gunicorn's default; at {each} each they fit", "practice"
+    if not one.fits:
+        return one.slots, f"the least that makes sense, at {each} each", "memory"
+    deploy = " twice in a deploy" if problem.share.deploys_here and one.strategy == "overlap" else ""
+    room = format_bytes(problem.share.target)
+    return (
+        one.slots,
+        f"at {each} each these fill {room} in {counted(one.workers, 'worker')}{deploy}",
+        "memory",
+    )
+
+
+def _at_once(problem: Problem, one: Fit) -> Answer:
+    """Requests that the workers really take at once, as Cloud Run's concurrency."""
+    if problem.cpus < 1:
+        return 1, f"Cloud Run allows 1 below one CPU, here {format_cpus(problem.cpus)}", "cpu"
+    if problem.worker_class == "sync":
+        at_once, why = one.workers, f"{counted(one.workers, 'sync worker')} x 1 request"
+    else:
+        noun = "connection" if problem.worker_class in ASYNC_CLASSES else "thread"
+        why = f"{counted(one.workers, 'worker')} x {counted(one.slots, noun)}"
+        at_once = one.workers * one.slots
+    most = constants.CLOUD_RUN_CONCURRENCY_MAXIMUM
+    if at_once > most:
+        return most, f"{why}, but Cloud Run's most is {most}", "cloud run"
+    return at_once, why, "workers"
+
+
+def fill_process(sheet: Sheet) -> None:
+    """How the processes start and what they write: preload, heap, heartbeat, backlog, log level, arenas."""
+    problem = sheet.problem
+    preloaded = sheet.add("preload_app", *_preload_app(*sheet.view("preload_app")))
+    why = "frozen before the first fork, so that collections leave shared pages shared"
+    sheet.add("freeze_heap", bool(preloaded), why if preloaded else "nothing is preloaded", "memory")
+    sheet.add("worker_tmp_dir", *_worker_tmp_dir(problem))
+    why = "Gunicorn's default; holds new connections while workers are replaced"
+    sheet.add("backlog", constants.BACKLOG, why, "practice")
+    sheet.add("loglevel", *_loglevel(problem))
+    why = "development reloads changed code" if problem.development else "code changes by deploys only"
+    sheet.add("reload", problem.development, why, "environment")
+    sheet.add("low_memory_mode", *_low_memory_mode(sheet.view("low_memory_mode")[0]))
+    arenas = constants.MALLOC_ARENAS_LOW_MEMORY if problem.low_memory else constants.MALLOC_ARENAS
+    why = "glibc would keep 8 arenas a CPU, each with fragments of its own"
+    sheet.add("malloc_arena_max", arenas, why, "practice")
+
+
+def _preload_app(problem: Problem, one: Fit) -> tuple[bool, str, str]:
+    app = format_bytes(problem.workload.app_memory_bytes)
+    if one.preload:
+        shared = f"{problem.workload.shared_fraction:.0%} of a {app} app"
+        return True, f"workers share {shared}; one costs {format_bytes(one.footprint.worker)}", "memory"
+    if problem.development:
+        return False, "each worker loads the app, so that a reload sees changed code", "environment"
+    if problem.workload.preload_safe is False:
+        return False, "the app is not safe to preload", "app"
+    return False, "here it would buy neither a worker nor a better deploy", "practice"
+
+
+def _worker_tmp_dir(problem: Problem) -> tuple[str | None, str, str]:
+    room = problem.settings.value("shm_memory")
+    if room is not None and int(str(room)) < constants.SHM_LEAST:
+        return None, f"{constants.SHM} has only {format_bytes(int(str(room)))}: Gunicorn's default", "memory"
+    return constants.SHM, "workers touch a file there to show life; on a disk that can block", "practice"
+
+
+def _loglevel(problem: Problem) -> tuple[str, str, str]:
+    if problem.development:
+        return "info", "development shows what happens", "environment"
+    if problem.low_memory:
+        return "warning", "low memory mode writes no more than needed", "memory"
+    low, high = constants.INFO_ABOVE_CPUS, constants.INFO_BELOW_CPUS
+    if problem.workload.kind == "async" and not low < problem.cpus < high:
+        return "warning", f"for async apps: info between {low} and {high} CPUs only", "practice"
+    return "info", "one line per lifecycle event", "practice"
+
+
+def _low_memory_mode(problem: Problem) -> tuple[bool, str, str]:
+    memory = format_bytes(problem.share.memory)
+    if problem.low_memory_chosen:
+        return True, f"{memory} is below 512 MiB: one worker, few threads, quick recycling", "memory"
+    return False, f"{memory} is not below 512 MiB", "memory"
