@@ -23,7 +23,7 @@ _REGISTRIES = (
 _RULES = (
     (re.compile("|".join(_REGISTRIES)), "names a package registry"),
     (
-        re.compile(r"(?<![\w./-])/(?:[w]ork/|[r]oot/(?:\w|\.[p]yenv)|home/(?!debian\b)[a-z]\w*/|[U]sers/\w)"),
+        re.compile(r"(?<![\w./~-])/(?:[w]ork/|[r]oot/(?:\w|\.[p]yenv)|home/(?!debian\b)[a-z]\w*/|[U]sers/\w)"),
         "holds a path of one machine",
     ),
     (re.compile(r"BEGIN [A-Z ]*[P]RIVATE KEY"), "holds a private key"),
