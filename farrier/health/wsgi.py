@@ -1,0 +1,40 @@
+"""Health for WSGI apps (sync, gthread)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from farrier.health.checks import checks_in_force, run_checks
+from farrier.health.report import Answer, Served, alive, health_path, readiness, wrong_method
+
+StartResponse = Callable[..., Any]
+WSGIApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+
+PHRASES = {200: "200 OK", 405: "405 Method Not Allowed", 503: "503 Service Unavailable"}
+
+
+class HealthMiddleware:
+    """Answers the three health paths and passes everything else to ``app`` untouched."""
+
+    def __init__(self, app: WSGIApp, path: str | None = None) -> None:
+        self.app = app
+        self.path = health_path(path)
+        self.served = Served()
+        self.answers: dict[str, Callable[[], Answer]] = {}
+        if self.path:
+            self.answers = {
+                self.path: alive,
+                f"{self.path}/worker": self.served.answer,
+                f"{self.path}/ready": lambda: readiness(run_checks(checks_in_force())),
+            }
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        answer = self.answers.get(environ.get("PATH_INFO", ""))
+        if answer is None:
+            self.served.requests += 1
+            return self.app(environ, start_response)
+        method = environ.get("REQUEST_METHOD", "GET")
+        found = answer() if method in ("GET", "HEAD") else wrong_method()
+        start_response(PHRASES[found.status], found.headers)
+        return [] if method == "HEAD" else [found.body]

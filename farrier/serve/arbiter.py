@@ -1,0 +1,657 @@
+"""Gunicorn's arbiter with the few things that losing nothing needs.
+
+It says READY only when the workers have marked themselves on the board, exchanges workers one by one
+with ``replace()``, and comes out of a bad config or a release that does not boot as it went in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from gunicorn import sock, util
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import AppImportError, HaltServer
+from gunicorn.pidfile import Pidfile
+
+from farrier.errors import FarrierError
+from farrier.serve import events
+from farrier.serve.board import STAGES, Board
+from farrier.serve.endings import APP_LOAD_ERROR, WORKER_BOOT_ERROR, Ending, MemoryKills, describe
+from farrier.serve.notify import Notifier
+from farrier.serve.state import StateFile, instance_name, release_name
+
+#: Seconds between two looks at the board while somebody waits for a worker.
+WATCHFUL = 0.05
+#: Seconds that a replacement may take to boot and pass its checks, at least; more if ``timeout`` is long.
+BOOT_LIMIT = 60.0
+#: Seconds after ``graceful_timeout`` until a worker that did not end is killed.
+OVERDUE = 2.0
+#: Deaths before the first readiness that end it all: something is wrong that another try does not mend.
+HOPELESS = 5
+#: Seconds between two tries after a worker failed to boot; doubled each time, up to the last.
+BACKOFF, MOST_BACKOFF = 0.5, 30.0
+
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+AT_ONCE = (*STOPS, signal.SIGCHLD, signal.SIGUSR1)
+
+
+@dataclass
+class _Before:
+    """What a HUP that fails goes back to."""
+
+    cfg: Any
+    num_workers: int
+    listeners: list[Any]
+
+
+class FarrierArbiter(Arbiter):
+    """Run by ``farrier serve``."""
+
+    farrier = True
+    # From Gunicorn's arbiter
+    LISTENERS: list[Any]
+    pidfile: Any
+    reexec_pid: int
+    _last_logged_active_worker_count: int | None
+
+    def __init__(self, app: Any) -> None:
+        self.notifier = Notifier.take(os.environ)
+        self.board = Board()
+        self.memory_kills = MemoryKills()
+        self.phase = "starting"
+        self.was_ready = False
+        self.boot_failures = 0
+        self.spawn_not_before = 0.0
+        self.counted = False
+        self.started_at = time.time()
+        self.state: StateFile | None = None
+        self._deferred: list[int] = []
+        try:
+            super().__init__(app)
+        except AppImportError as error:
+            raise FarrierError(f"{app.app_uri}: {error}", status=APP_LOAD_ERROR) from error
+        # USR2 starts this again, whichever way it was started.
+        self.START_CTX["args"] = [sys.executable, "-m", "farrier", "serve", *app.argv]
+
+    def setup(self, app: Any) -> None:
+        """With preload the app is imported here: its mistakes are one line as well."""
+        if app.cfg.preload_app and app.callable is None:
+            from farrier.serve import apps
+
+            try:
+                apps.load(app, None)
+            except apps.AppRefused as error:
+                if error.stack:
+                    print(error.stack, file=sys.stderr, flush=True)
+                raise FarrierError(str(error), status=error.status) from error
+        super().setup(app)
+
+    # --- start ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.pid = os.getpid()
+        self.state = StateFile.from_environ(os.environ, self.log)
+        self.write_state()
+        if not self.LISTENERS and not self.cfg.reuse_port and not _inherits_sockets():
+            self.LISTENERS = self.listen(self.cfg.address, {})
+        super().start()
+        self.notifier.status("booting workers")
+
+    def listen(self, addresses: list[Any], held: dict[Any, Any]) -> list[Any]:
+        """A listener for each address, those of ``held`` kept. Raises FarrierError, one line."""
+        found = []
+        for address in addresses:
+            if address in held:
+                found.append(held[address])
+                continue
+            try:
+                found.append(self._listen_patiently(address))
+            except (OSError, ValueError) as error:
+                for listener in found:
+                    if listener not in held.values():
+                        listener.close()
+                reason = getattr(error, "strerror", None) or error
+                advice = "stop what holds it, or choose another --bind"
+                raise FarrierError(f"cannot listen at {_shown(address)}: {reason}; {advice}", 1) from error
+        return found
+
+    def _listen_patiently(self, address: Any) -> Any:
+        """As Gunicorn, five tries a second apart, for a port that is just being given up."""
+        for left in range(4, -1, -1):
+            try:
+                return (
+                    sock._sock_type(address)(address, self.cfg, self.log)
+                    if not isinstance(address, int)
+                    else (sock.create_sockets(self.cfg, self.log, [address])[0])
+                )
+            except OSError:
+                if not left or self.was_ready:
+                    raise
+                time.sleep(1)
+        raise AssertionError("unreachable")
+
+    # --- the main loop --------------------------------------------------------------------------
+
+    def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
+        self.tick()
+        pace = timeout if self.was_ready else min(timeout, WATCHFUL)
+        return super().wait_for_signals(self.notifier.pace(pace))  # type: ignore[no-any-return]
+
+    def tick(self) -> None:
+        """What is due on every turn of the main loop, and of a loop that waits inside of it."""
+        self.notifier.watchdog()
+        if self.phase == "starting" and len(self.ready_workers()) >= self.num_workers:
+            self.become_ready()
+        self.write_state()
+
+    def serving(self) -> list[Any]:
+        """The workers that count, the oldest first: not those that were asked to end or are on trial."""
+        found = [worker for worker in self.WORKERS.values() if not worker.retired and not worker.extra]
+        return sorted(found, key=lambda worker: worker.age)
+
+    def ready_workers(self) -> list[Any]:
+        return [worker for worker in self.serving() if _is_ready(worker)]
+
+    def become_ready(self) -> None:
+        self.phase, self.was_ready = "ready", True
+        seconds = round(time.time() - self.started_at, 3)
+        count = len(self.ready_workers())
+        self.notifier.ready(self.status_line())
+        self.write_state()
+        events.emit(
+            self.log,
+            "info",
+            "ready",
+            f"ready: {count} workers after {seconds:g} s",
+            workers=count,
+            seconds=seconds,
+        )
+
+    def status_line(self) -> str:
+        ready, wanted = len(self.ready_workers()), self.num_workers
+        return f"{ready} of {wanted} workers ready"
+
+    def manage_workers(self) -> None:
+        """As Gunicorn's, for the workers that count: one that drains is no longer among them."""
+        serving = self.serving()
+        missing = self.num_workers - len(serving)
+        if missing > 0 and time.monotonic() >= self.spawn_not_before:
+            for _ in range(missing):
+                self.spawn_worker()
+        for worker in serving[: max(0, -missing)]:
+            self.retire(worker)
+        self._kill_overdue()
+        self._say_metrics(len(serving))
+
+    def _kill_overdue(self) -> None:
+        limit = time.monotonic() - self.cfg.graceful_timeout - OVERDUE
+        for worker in list(self.WORKERS.values()):
+            if worker.retired and worker.retired < limit:
+                self.kill_worker(worker.pid, signal.SIGKILL)
+
+    def _say_metrics(self, count: int) -> None:
+        """Gunicorn's gauges, which its statsd logger sends."""
+        if count != self._last_logged_active_worker_count:
+            self._last_logged_active_worker_count = count
+            extra = {"metric": "gunicorn.workers", "value": count, "mtype": "gauge"}
+            self.log.debug("%d workers", count, extra=extra)
+        if self.cfg.enable_backlog_metric:
+            waiting = sum(listener.get_backlog() or 0 for listener in self.LISTENERS)
+            if waiting >= 0:
+                extra = {"metric": "gunicorn.backlog", "value": waiting, "mtype": "histogram"}
+                self.log.debug("socket backlog: %d", waiting, extra=extra)
+
+    # --- workers --------------------------------------------------------------------------------
+
+    def spawn_worker(self, extra: bool = False) -> int:
+        """Fork a worker with a slot on the board. ``extra``: on trial, beside those that count."""
+        self.worker_age += 1
+        worker = self.worker_class(
+            self.worker_age, self.pid, self.LISTENERS, self.app, self.timeout / 2.0, self.cfg, self.log
+        )
+        worker.slot = self.board.take()
+        worker.gated = extra or (not self.was_ready and self.notifier.awaited)
+        worker.extra, worker.retired, worker.ended = extra, 0.0, None
+        worker.started_at = time.time()
+        self.cfg.pre_fork(self, worker)
+        # A signal between fork and the worker's own handlers would end in the master's queue, unread.
+        signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
+        pid = os.fork()
+        if pid == 0:
+            self._be_worker(worker)
+        worker.pid = pid
+        self.WORKERS[pid] = worker
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.SIGNALS)
+        self._stats["workers_spawned"] += 1
+        return pid
+
+    def _be_worker(self, worker: Any) -> None:
+        """The child's whole life; never returns."""
+        for number in (*self.SIGNALS, signal.SIGCHLD):
+            # Until the worker has its own handlers nothing is in hand, so a signal may end it.
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.SIGNALS)
+        for sibling in self.WORKERS.values():
+            sibling.tmp.close()
+        worker.pid = os.getpid()
+        try:
+            util._setproctitle(f"worker [{self.proc_name}]")
+            if self.cfg.reuse_port:
+                worker.sockets = sock.create_sockets(self.cfg, self.log)
+            self.cfg.post_fork(self, worker)
+            worker.init_process()
+            sys.exit(0)
+        except SystemExit:
+            raise
+        except AppImportError as error:
+            worker.slot.note = str(error)
+            self.log.error("%s", error)
+            sys.exit(APP_LOAD_ERROR)
+        except Exception as error:
+            if not worker.booted:
+                worker.slot.note = f"{type(error).__name__}: {error}"
+            self.log.exception("Exception in worker process")
+            sys.exit(-1 if worker.booted else WORKER_BOOT_ERROR)
+        finally:
+            try:
+                worker.tmp.close()
+                self.cfg.worker_exit(self, worker)
+            except Exception:
+                self.log.exception("Exception during worker exit")
+
+    def spawn_workers(self) -> None:
+        """Gunicorn's pauses between forks are not needed: its herd was the reason, ours accepts later."""
+        for _ in range(self.num_workers - len(self.serving())):
+            self.spawn_worker()
+
+    def retire(self, worker: Any) -> None:
+        """Ask a worker to finish what it has and end."""
+        if not worker.retired:
+            worker.retired = time.monotonic()
+            self.kill_worker(worker.pid, signal.SIGTERM)
+
+    def kill_worker(self, pid: int, sig: int) -> None:
+        """Signal a worker. One that is gone already is none to worry about: it is buried once."""
+        try:
+            os.kill(pid, sig)
+        except ProcessLookupError:
+            worker = self.WORKERS.pop(pid, None)
+            if worker is not None:
+                self._bury(worker, Ending("stopped", "info", "it was gone before it was asked"))
+            return
+        if sig in (signal.SIGTERM, signal.SIGKILL):
+            self._stats["workers_killed"] += 1
+
+    def kill_workers(self, sig: int) -> None:
+        for worker in list(self.WORKERS.values()):
+            if sig in STOPS and not worker.retired:
+                worker.retired = time.monotonic()
+            self.kill_worker(worker.pid, sig)
+
+    def reap_workers(self) -> None:
+        """Take note of every child that ended, and why."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            if pid == self.reexec_pid:
+                self.reexec_pid = 0
+            elif pid == self.dirty_arbiter_pid:
+                self.handle_dirty_arbiter_exit(pid, status)
+            elif pid in self.WORKERS:
+                worker = self.WORKERS.pop(pid)
+                killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+                self._bury(worker, describe(worker, status, killed and self.memory_kills.happened()))
+
+    def _bury(self, worker: Any, ending: Ending) -> None:
+        worker.ended = ending
+        worker.tmp.close()
+        try:
+            self.cfg.child_exit(self, worker)
+        except Exception:
+            # A person's hook must not take the master, and with it the site.
+            self.log.exception("Exception in the child_exit hook")
+        died_booting = not worker.slot.booted and not worker.retired
+        note = ending.message if ending.failed_to_boot else f"{ending.reason}: {ending.message}"
+        self.board.give_back(worker.slot)
+        if died_booting:
+            self._boot_failed(worker, ending, note)
+        elif not worker.retired:
+            self.boot_failures = 0
+
+    def _boot_failed(self, worker: Any, ending: Ending, note: str) -> None:
+        """Fatal before the first readiness, as in Gunicorn; later the others go on serving."""
+        worker.failure = note
+        if worker.extra:
+            return
+        self.boot_failures += 1
+        if not self.was_ready:
+            code = ending.exit_code if ending.exit_code in (WORKER_BOOT_ERROR, APP_LOAD_ERROR) else None
+            if code is not None or self.boot_failures >= HOPELESS:
+                raise HaltServer(note, code or WORKER_BOOT_ERROR)
+        pause = min(BACKOFF * 2 ** (self.boot_failures - 1), 1.0 if self.cfg.reload else MOST_BACKOFF)
+        self.spawn_not_before = time.monotonic() + pause
+
+    # --- one for one ----------------------------------------------------------------------------
+
+    def replace(self, worker: Any) -> str | None:
+        """Start a replacement, wait for its mark, then end exactly ``worker``, and wait for its end.
+
+        Returns None when done, else one line that says why the replacement did not become ready:
+        ``worker`` then serves on as if nothing had been. At no time are there more workers than one
+        above their number. TERM, INT and QUIT are obeyed meanwhile; other signals wait.
+        """
+        newcomer = self.WORKERS[self.spawn_worker(extra=True)]
+        failure = self._await_mark(newcomer)
+        if failure is not None:
+            self.retire(newcomer)
+            self._await_end(newcomer)
+            return failure
+        newcomer.extra = False
+        if worker.pid in self.WORKERS:
+            self.retire(worker)
+            self._await_end(worker)
+        return None
+
+    def _await_mark(self, worker: Any) -> str | None:
+        limit = max(BOOT_LIMIT, 2.0 * self.cfg.timeout)
+        deadline = time.monotonic() + limit
+        while worker.pid in self.WORKERS:
+            if _is_ready(worker):
+                return None
+            if time.monotonic() > deadline:
+                return worker.slot.note or f"it was not ready within {limit:g} s"
+            self._turn()
+        ended = worker.ended
+        return getattr(worker, "failure", None) or f"{ended.reason}: {ended.message}"
+
+    def _await_end(self, worker: Any) -> None:
+        while worker.pid in self.WORKERS:
+            self._turn()
+
+    def _turn(self) -> None:
+        """One short turn of the main loop within an exchange of workers."""
+        self.tick()
+        for number in super().wait_for_signals(WATCHFUL):
+            if number in AT_ONCE:
+                # The stopping ones leave by StopIteration, which ends the main loop.
+                getattr(self, f"handle_{self.SIG_NAMES[number]}")()
+            elif number not in self._deferred:
+                self._deferred.append(number)
+        self.reap_workers()
+        self.murder_workers()
+        self.manage_workers()
+
+    # --- HUP ------------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Read the config anew and exchange the workers one by one; refuse what does not hold."""
+        began = time.monotonic()
+        self._stats["reloads"] += 1
+        self.phase = "reloading"
+        self.notifier.reloading()
+        self.write_state()
+        before = _Before(self.cfg, self.num_workers, list(self.LISTENERS))
+        failure = self._adopt_config(before)
+        if failure is None:
+            failure = self._exchange(before)
+        self.phase = "ready" if self.was_ready else "starting"
+        if self.was_ready:
+            self.notifier.ready(self.status_line())
+        seconds = round(time.monotonic() - began, 3)
+        if failure is None:
+            events.emit(self.log, "info", "reloaded", f"reloaded in {seconds:g} s", seconds=seconds)
+        else:
+            events.emit(
+                self.log,
+                "error",
+                "reload_refused",
+                f"not reloaded, all goes on as it was: {failure}",
+                seconds=seconds,
+            )
+        self.write_state()
+        for number in self._deferred:
+            self.SIG_QUEUE.put_nowait(number)
+        self._deferred.clear()
+
+    def _adopt_config(self, before: _Before) -> str | None:
+        """Put the new config in force; on any mistake the old one, and why."""
+        _forget_environment(before.cfg)
+        try:
+            self.app.reload()
+            self._check_config()
+            self.setup(self.app)
+            self.LISTENERS = self._new_listeners(before)
+            self.cfg.on_reload(self)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - no mistake in a config may end the site
+            self._go_back(before)
+            return " ".join(str(error).split()) or type(error).__name__
+        if self.counted and self.cfg.workers == before.cfg.workers:
+            # TTIN and TTOU hold until somebody changes the number itself.
+            self.num_workers = before.num_workers
+        else:
+            self.counted = False
+        if self.cfg.preload_app:
+            self.log.warning(
+                "preload_app is on: the code is the one loaded at the start; restart to load another"
+            )
+        return None
+
+    def _check_config(self) -> None:
+        """What would only be found missing in the middle of setup."""
+        _ = self.app.cfg.worker_class
+        folder = self.app.cfg.worker_tmp_dir
+        if folder and not os.path.isdir(folder):  # noqa: PTH112
+            raise FarrierError(f"worker_tmp_dir {folder} is not a folder")
+        for name in (self.app.cfg.certfile, self.app.cfg.keyfile):
+            if name and not os.path.exists(name):  # noqa: PTH110
+                raise FarrierError(f"{name} does not exist")
+
+    def _new_listeners(self, before: _Before) -> list[Any]:
+        if before.cfg.address == self.cfg.address or self.cfg.reuse_port:
+            return before.listeners
+        if self.systemd:
+            self.log.warning("bind is not changed: the sockets are systemd's")
+            return before.listeners
+        return self.listen(self.cfg.address, {one.cfg_addr: one for one in before.listeners})
+
+    def _go_back(self, before: _Before) -> None:
+        for listener in self.LISTENERS:
+            if listener not in before.listeners:
+                listener.close()
+        _forget_environment(self.app.cfg)
+        self.LISTENERS = before.listeners
+        self.app.cfg = before.cfg
+        with contextlib.suppress(FarrierError):
+            self.setup(self.app)
+        self.num_workers = before.num_workers
+
+    def _exchange(self, before: _Before) -> str | None:
+        """First one replacement, which must boot; then the others, one after the other."""
+        old = self.serving()
+        if not old:
+            return self._first_of_none(before)
+        # The new number counts once a worker of the new config has proven that it boots.
+        wanted, self._num_workers = self.num_workers, before.num_workers
+        failure = self.replace(old[0])
+        if failure is not None:
+            self._go_back(before)
+            return failure
+        self._num_workers = wanted
+        self.manage_workers()
+        for worker in old[1:]:
+            if worker.pid not in self.WORKERS or worker.retired:
+                continue
+            failure = self.replace(worker)
+            if failure is not None:
+                return f"some workers are exchanged, then one failed: {failure}"
+        for listener in before.listeners:
+            if listener not in self.LISTENERS:
+                listener.close()
+        self._renew_pidfile(before)
+        self.log.reopen_files()
+        self.spawn_not_before = 0.0
+        return None
+
+    def _first_of_none(self, before: _Before) -> str | None:
+        """No worker is left (their boot kept failing): the new code or config may mend that."""
+        newcomer = self.WORKERS[self.spawn_worker(extra=True)]
+        failure = self._await_mark(newcomer)
+        if failure is None:
+            newcomer.extra = False
+            self.spawn_not_before, self.boot_failures = 0.0, 0
+            return None
+        self._go_back(before)
+        return failure
+
+    def _renew_pidfile(self, before: _Before) -> None:
+        if before.cfg.pidfile == self.cfg.pidfile:
+            return
+        if self.pidfile is not None:
+            self.pidfile.unlink()
+            self.pidfile = None
+        if self.cfg.pidfile is not None:
+            self.pidfile = Pidfile(self.cfg.pidfile)
+            self.pidfile.create(self.pid)
+
+    # --- other signals --------------------------------------------------------------------------
+
+    def handle_ttin(self) -> None:
+        self.counted = True
+        super().handle_ttin()
+        self._say_count()
+
+    def handle_ttou(self) -> None:
+        if self.num_workers > 1:
+            self.counted = True
+        super().handle_ttou()
+        self._say_count()
+
+    def _say_count(self) -> None:
+        self.log.info("%d workers by signal, until the number itself is changed", self.num_workers)
+
+    def handle_usr2(self) -> None:
+        """A second master beside this one; not where systemd owns the sockets and tracks this pid."""
+        if self.systemd:
+            events.emit(
+                self.log, "error", "usr2_refused",
+                "USR2 is refused: under socket activation systemd would track the wrong master; "
+                "deploy with 'farrier release apply', or reload with HUP",
+            )  # fmt: skip
+            return
+        super().handle_usr2()
+
+    def reexec(self) -> None:
+        from farrier.serve import config
+
+        self.notifier.restore(self.cfg.env_orig)
+        given = config.given_plan()
+        if given:
+            self.cfg.env_orig["FARRIER_PLAN"] = given
+        else:
+            self.cfg.env_orig.pop("FARRIER_PLAN", None)
+        super().reexec()
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def stop(self, graceful: bool = True) -> None:
+        if self.phase != "stopping":
+            self.phase = "stopping"
+            self.notifier.stopping()
+            self.write_state()
+            how = "gracefully" if graceful else "at once"
+            events.emit(self.log, "info", "stopping", f"stopping {how}", workers=len(self.WORKERS))
+        super().stop(graceful)
+
+    def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
+        """One line that says why, then Gunicorn's end without its own two."""
+        if reason is not None:
+            events.emit(self.log, "critical", "halted", f"not started: {reason}", exit_status=exit_status)
+        self._stop_control_server()
+        self.stop()
+        if self.pidfile is not None:
+            self.pidfile.unlink()
+        if self.state is not None:
+            self.state.remove()
+        self.cfg.on_exit(self)
+        sys.exit(exit_status)
+
+    # --- what others may know -------------------------------------------------------------------
+
+    def write_state(self) -> None:
+        if self.state is None or self.state.path is None:
+            return
+        workers = sorted(self.WORKERS.values(), key=lambda worker: worker.age)
+        self.state.write(
+            {
+                "schema": 1,
+                "app": os.environ.get("FARRIER_APP") or self.app.app_uri,
+                "instance": instance_name(os.environ),
+                "pid": self.pid,
+                "started": self.started_at,
+                "release": release_name(os.environ, self.cfg.chdir),
+                "phase": self.phase,
+                "ready": self.was_ready,
+                "workers_wanted": self.num_workers,
+                "settings": _in_force(self.cfg),
+                "listeners": [str(listener) for listener in self.LISTENERS],
+                "workers": [_shown_worker(worker) for worker in workers],
+            }
+        )
+
+
+def _is_ready(worker: Any) -> bool:
+    """By its mark; a worker class that is not farrier's never marks, so its heartbeat has to do."""
+    if hasattr(worker, "mark_ready"):
+        return bool(worker.slot.ready)
+    return bool(worker.tmp.last_update() > 0 and time.time() - worker.started_at > 1.0)
+
+
+def _shown_worker(worker: Any) -> dict[str, Any]:
+    slot = worker.slot
+    return {
+        "pid": worker.pid,
+        "age": worker.age,
+        "started": worker.started_at,
+        "booted": slot.booted,
+        "ready": slot.ready,
+        "stage": "retiring" if worker.retired else STAGES.get(slot.stage, "?"),
+        "note": slot.note or None,
+    }
+
+
+def _in_force(cfg: Any) -> dict[str, Any]:
+    """The settings that are plain values, those of TLS keys and the environment left out."""
+    hidden = ("raw_env", "keyfile", "raw_paste_global_conf")
+    found = {}
+    for name, setting in sorted(cfg.settings.items()):
+        value = setting.get()
+        if name not in hidden and isinstance(value, (str, int, float, bool, list, tuple, type(None))):
+            found[name] = value
+    return found
+
+
+def _inherits_sockets() -> bool:
+    return os.environ.get("LISTEN_PID") == str(os.getpid()) or "GUNICORN_FD" in os.environ
+
+
+def _forget_environment(cfg: Any) -> None:
+    """Undo what ``raw_env`` of a config had set."""
+    for name in cfg.env:
+        if name in cfg.env_orig:
+            os.environ[name] = cfg.env_orig[name]
+        else:
+            os.environ.pop(name, None)
+
+
+def _shown(address: Any) -> str:
+    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)

@@ -1,0 +1,149 @@
+"""The board: memory that master and workers share, one slot per worker.
+
+A worker writes its own slot and nobody else's; the master reads all and clears a slot before it gives
+it to a new worker. So no lock is needed: a number is one aligned store, and text is only for people.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import time
+
+#: Workers that one master can have at once, old ones that still drain included. 512 KiB of address
+#: space, of which only the pages in use take memory (8 slots a page).
+SLOTS = 1024
+SIZE = 512
+
+FORKED, BOOTED, READY, DRAINING = 1, 2, 3, 4
+STAGES = {0: "free", FORKED: "forked", BOOTED: "booted", READY: "ready", DRAINING: "draining"}
+#: Why a worker ends by itself, as it says so itself.
+RECYCLED, CODE_CHANGED = 1, 2
+
+_STAGE, _ENDING, _IN_HAND, _REQUESTS = 0, 1, 4, 8
+_BOOTED_AT, _READY_AT = 16, 24
+_DOING, _DOING_SIZE = 64, 184
+_NOTE, _NOTE_SIZE = 248, 264
+
+_BYTE = struct.Struct("@B")
+_COUNT = struct.Struct("@I")
+_LONG = struct.Struct("@Q")
+_TIME = struct.Struct("@d")
+
+
+class Slot:
+    """One worker's line on the board. Times are ``time.time()`` seconds."""
+
+    def __init__(self, board: Board, index: int) -> None:
+        self.index = index
+        self._memory = board.memory
+        self._at = index * SIZE
+
+    def clear(self) -> None:
+        self._memory[self._at : self._at + SIZE] = bytes(SIZE)
+        self.stage = FORKED
+
+    def _get(self, kind: struct.Struct, offset: int) -> float:
+        return kind.unpack_from(self._memory, self._at + offset)[0]  # type: ignore[no-any-return]
+
+    def _put(self, kind: struct.Struct, offset: int, value: float) -> None:
+        kind.pack_into(self._memory, self._at + offset, value)
+
+    @property
+    def stage(self) -> int:
+        return int(self._get(_BYTE, _STAGE))
+
+    @stage.setter
+    def stage(self, value: int) -> None:
+        if value == BOOTED:
+            self._put(_TIME, _BOOTED_AT, time.time())
+        elif value == READY:
+            self._put(_TIME, _READY_AT, time.time())
+        self._put(_BYTE, _STAGE, value)
+
+    @property
+    def ready(self) -> bool:
+        return self.stage == READY
+
+    @property
+    def booted(self) -> bool:
+        """Whether the app was loaded, whatever came after."""
+        return self.booted_at > 0
+
+    @property
+    def booted_at(self) -> float:
+        return self._get(_TIME, _BOOTED_AT)
+
+    @property
+    def ready_at(self) -> float:
+        return self._get(_TIME, _READY_AT)
+
+    @property
+    def ending(self) -> int:
+        return int(self._get(_BYTE, _ENDING))
+
+    @ending.setter
+    def ending(self, value: int) -> None:
+        self._put(_BYTE, _ENDING, value)
+
+    @property
+    def requests(self) -> int:
+        return int(self._get(_LONG, _REQUESTS))
+
+    @requests.setter
+    def requests(self, value: int) -> None:
+        self._put(_LONG, _REQUESTS, value)
+
+    @property
+    def in_hand(self) -> int:
+        """Requests being served at this moment."""
+        return int(self._get(_COUNT, _IN_HAND))
+
+    @in_hand.setter
+    def in_hand(self, value: int) -> None:
+        self._put(_COUNT, _IN_HAND, value)
+
+    @property
+    def doing(self) -> str:
+        """The request that was taken up last; it may have ended if nothing is in hand."""
+        return self._text(_DOING, _DOING_SIZE)
+
+    @doing.setter
+    def doing(self, value: str) -> None:
+        self._write(_DOING, _DOING_SIZE, value)
+
+    @property
+    def note(self) -> str:
+        """Why it did not boot, or what is not ready."""
+        return self._text(_NOTE, _NOTE_SIZE)
+
+    @note.setter
+    def note(self, value: str) -> None:
+        self._write(_NOTE, _NOTE_SIZE, value)
+
+    def _text(self, offset: int, size: int) -> str:
+        raw = self._memory[self._at + offset : self._at + offset + size]
+        return raw.split(b"\0", 1)[0].decode("utf-8", "replace")
+
+    def _write(self, offset: int, size: int, value: str) -> None:
+        raw = value.encode("utf-8", "replace")[: size - 1].replace(b"\0", b" ")
+        self._memory[self._at + offset : self._at + offset + len(raw) + 1] = raw + b"\0"
+
+
+class Board:
+    """Anonymous shared memory, inherited by every fork."""
+
+    def __init__(self, slots: int = SLOTS) -> None:
+        self.memory = mmap.mmap(-1, slots * SIZE)
+        self._free = list(range(slots - 1, -1, -1))
+
+    def take(self) -> Slot:
+        """A cleared slot for a worker about to be forked. RuntimeError when all are taken."""
+        if not self._free:
+            raise RuntimeError(f"the board has no free slot: {SLOTS} workers are alive")
+        slot = Slot(self, self._free.pop())
+        slot.clear()
+        return slot
+
+    def give_back(self, slot: Slot) -> None:
+        self._free.append(slot.index)

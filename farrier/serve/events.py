@@ -1,0 +1,77 @@
+"""One line per lifecycle event: JSON in production, readable in development.
+
+A line has ``event`` (a short fixed name that alerts and greps rely on), ``severity``, ``message``, ``pid``
+and what belongs to the event. The names are listed in docs/serving.md.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from typing import Any
+
+#: Severities as Cloud Logging and journald readers know them.
+SEVERITIES = {
+    logging.DEBUG: "DEBUG",
+    logging.INFO: "INFO",
+    logging.WARNING: "WARNING",
+    logging.ERROR: "ERROR",
+    logging.CRITICAL: "CRITICAL",
+}
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+
+#: The attribute of a log record that carries an event's fields.
+FIELDS = "farrier"
+
+
+def emit(log: Any, severity: str, event: str, message: str, **fields: Any) -> None:
+    """Log one event through a Gunicorn logger (ours, or a person's own, which shows the message)."""
+    present = {name: value for name, value in fields.items() if value is not None}
+    # %-formatting would trip over a path with a percent sign: the message goes in as an argument.
+    log.log(LEVELS[severity], "%s", message, extra={FIELDS: {"event": event, **present}})
+
+
+def timestamp(seconds: float) -> str:
+    """``2026-11-20T12:15:34.120Z``"""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object on one line for every record, farrier's events and all others."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": timestamp(record.created),
+            "severity": SEVERITIES.get(record.levelno, record.levelname),
+            "message": record.getMessage(),
+            "pid": os.getpid(),
+        }
+        if os.environ.get("FARRIER_APP"):
+            entry["app"] = os.environ["FARRIER_APP"]
+        if os.environ.get("FARRIER_INSTANCE"):
+            entry["instance"] = os.environ["FARRIER_INSTANCE"]
+        entry.update(getattr(record, FIELDS, {}))
+        if record.exc_info:
+            entry["stack"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str, ensure_ascii=False)
+
+
+class ReadableFormatter(logging.Formatter):
+    """Gunicorn's own line, then ``name=value`` pairs; stacks below it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        fields = dict(getattr(record, FIELDS, {}))
+        blocks = [str(fields.pop(name)) for name in ("stack", "stacks") if name in fields]
+        fields.pop("event", None)
+        pairs = " ".join(f"{name}={_shown(value)}" for name, value in fields.items())
+        return "\n".join([f"{line} ({pairs})" if pairs else line, *blocks])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return json.dumps(text, ensure_ascii=False) if " " in text else text

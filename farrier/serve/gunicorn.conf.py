@@ -1,0 +1,3 @@
+from farrier.serve import settings  # noqa: N999
+
+globals().update(settings())

@@ -1,0 +1,107 @@
+"""Gunicorn's logger, with JSON lines in production and the request's id in access lines."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any
+
+from gunicorn.glogging import Logger as GunicornLogger
+from gunicorn.instrument.statsd import Statsd
+
+from farrier.serve.events import FIELDS, JsonFormatter, ReadableFormatter
+
+#: Gunicorn's default: a person who chose another format gets exactly that.
+DEFAULT_ACCESS_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
+
+
+def wants_json() -> bool:
+    """``FARRIER_LOG`` json or text; else text in development and on a terminal, JSON everywhere else."""
+    chosen = os.environ.get("FARRIER_LOG", "").lower()
+    if chosen in ("json", "text"):
+        return chosen == "json"
+    return os.environ.get("ENVIRONMENT") != "development" and not sys.stderr.isatty()
+
+
+class Logger(GunicornLogger):
+    """``logger_class`` of every plan. Files, syslog and ``logconfig`` work as Gunicorn has them."""
+
+    _access_log_enabled: bool
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.json = wants_json()
+        # A person's logconfig shapes its own lines; ours shape only the handlers that Gunicorn made.
+        formatter: logging.Formatter = (
+            JsonFormatter() if self.json else ReadableFormatter(self.error_fmt, self.datefmt)
+        )
+        self._format(self.error_log, formatter)
+        self.structured_access = self.json and cfg.access_log_format == DEFAULT_ACCESS_FORMAT
+        if self.structured_access:
+            self._format(self.access_log, formatter)
+
+    def _format(self, log: logging.Logger, formatter: logging.Formatter) -> None:
+        for handler in log.handlers:
+            if getattr(handler, "_gunicorn", False) and not _is_syslog(handler):
+                handler.setFormatter(formatter)
+
+    def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> None:
+        if not self.structured_access:
+            super().access(resp, req, environ, request_time)
+        elif self.access_log_enabled:
+            seconds = request_time.seconds + request_time.microseconds / 1e6
+            fields = access_fields(resp, environ, seconds)
+            self.access_log.info(
+                "%s %s %s", fields["method"], fields["path"], fields["status"], extra={FIELDS: fields}
+            )
+
+
+class StatsdLogger(Logger, Statsd):
+    """The same with Gunicorn's statsd client, chosen when ``statsd_host`` is set."""
+
+    def __init__(self, cfg: Any) -> None:
+        Statsd.__init__(self, cfg)
+
+    def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> None:
+        structured, self.structured_access = self.structured_access, False
+        enabled, self._access_log_enabled = (
+            self._access_log_enabled,
+            not structured and self._access_log_enabled,
+        )
+        try:
+            Statsd.access(self, resp, req, environ, request_time)
+        finally:
+            self.structured_access, self._access_log_enabled = structured, enabled
+        if structured:
+            Logger.access(self, resp, req, environ, request_time)
+
+
+def _is_syslog(handler: logging.Handler) -> bool:
+    return type(handler).__name__ == "SysLogHandler"
+
+
+def access_fields(resp: Any, environ: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """What one request was, with the names that log platforms search for."""
+    status = str(resp.status).split(None, 1)[0]
+    fields: dict[str, Any] = {
+        "event": "request",
+        "method": environ.get("REQUEST_METHOD", "-"),
+        "path": environ.get("RAW_URI") or environ.get("PATH_INFO", "-"),
+        "status": int(status) if status.isdigit() else status,
+        "bytes": getattr(resp, "sent", None),
+        "seconds": round(seconds, 6),
+        "remote": environ.get("REMOTE_ADDR") or None,
+        "user_agent": environ.get("HTTP_USER_AGENT"),
+        "referer": environ.get("HTTP_REFERER"),
+        "request_id": _request_id(resp, environ),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _request_id(resp: Any, environ: dict[str, Any]) -> str | None:
+    headers = resp.headers.items() if hasattr(resp.headers, "items") else resp.headers
+    for name, value in headers or ():
+        if name.lower() == "x-request-id":
+            return str(value)
+    return environ.get("HTTP_X_REQUEST_ID")

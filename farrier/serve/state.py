@@ -1,0 +1,69 @@
+"""The state file: what the master knows, for ``farrier status`` and ``top``.
+
+``FARRIER_RUN_DIR/<instance>.json`` (a tmpfs folder), replaced atomically whenever something changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from collections.abc import Mapping
+from typing import Any
+
+
+class StateFile:
+    """Written by the master alone. A folder that cannot be written is said once and then left."""
+
+    def __init__(self, path: str | None, log: Any) -> None:
+        self.path = path
+        self.log = log
+        self._written = b""
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str], log: Any) -> StateFile:
+        folder = environ.get("FARRIER_RUN_DIR")
+        if not folder:
+            return cls(None, log)
+        return cls(os.path.join(folder, instance_name(environ) + ".json"), log)  # noqa: PTH118 - master memory
+
+    def write(self, state: dict[str, Any]) -> None:
+        if self.path is None:
+            return
+        body = json.dumps(state, indent=1, default=str).encode() + b"\n"
+        if body == self._written:
+            return
+        beside = f"{self.path}.{os.getpid()}"
+        try:
+            with open(beside, "wb") as file:
+                # Readable for the app's group (an operator), not for the world: it shows the settings.
+                os.fchmod(file.fileno(), stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP)
+                file.write(body)
+            os.replace(beside, self.path)  # noqa: PTH105 - see above
+        except OSError as error:
+            self.log.warning("The state file %s cannot be written: %s", self.path, error.strerror or error)
+            self.path = None
+        else:
+            self._written = body
+
+    def remove(self) -> None:
+        if self.path is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)  # noqa: PTH108 - see above
+
+
+def instance_name(environ: Mapping[str, str]) -> str:
+    """The colour, else the app's name, else ``app``; never a path."""
+    chosen = environ.get("FARRIER_INSTANCE") or environ.get("FARRIER_APP") or "app"
+    return chosen.replace("/", "_").lstrip(".") or "app"
+
+
+def release_name(environ: Mapping[str, str], folder: str) -> str | None:
+    """``FARRIER_RELEASE``, else the ID in ``…/releases/ID/…`` that the working folder resolves to."""
+    if environ.get("FARRIER_RELEASE"):
+        return environ["FARRIER_RELEASE"]
+    parts = os.path.realpath(folder).split(os.sep)  # noqa: PTH206 - see above
+    if "releases" in parts[:-1]:
+        return parts[parts.index("releases") + 1]
+    return None

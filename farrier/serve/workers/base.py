@@ -1,0 +1,205 @@
+"""What all of farrier's worker classes share, on top of Gunicorn's ``Worker``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from farrier.errors import FarrierError
+from farrier.health.checks import Check, Outcome, checks_in_force, run_checks
+from farrier.health.wsgi import HealthMiddleware
+from farrier.serve import apps, events
+from farrier.serve.board import BOOTED, READY, Slot
+from farrier.serve.endings import WORKER_BOOT_ERROR
+
+#: Seconds that a worker of an app that was ready before waits for its checks before it serves anyway:
+#: an answer that says what is wrong is better than none.
+READY_WAIT = 30.0
+#: Seconds between two tries of the readiness checks.
+READY_AGAIN = 0.5
+
+
+class FarrierWorker:
+    """A mixin, left of a Gunicorn worker class. ``interface`` is what the app must speak."""
+
+    interface: str | None = None
+
+    # From gunicorn.workers.base.Worker
+    app: Any
+    cfg: Any
+    log: Any
+    tmp: Any
+    alive: bool
+    nr: int
+    pid: int
+    ppid: int
+    booted: bool
+    max_requests: int
+    reloader: Any
+
+    #: Set by farrier's arbiter before the fork; without it nobody reads the board.
+    slot: Slot | None = None
+    #: Whether READY is awaited from outside, or by a replacement: no request may come before it.
+    gated: bool = False
+    #: When the arbiter asked it to end, and how it ended (the arbiter's own notes).
+    retired: float = 0.0
+    ended: Any = None
+    extra: bool = False
+    recycling: bool = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.in_hand: dict[object, tuple[str, float]] = {}
+        self._posted = 0.0
+        self._slow = _slow_request(os.environ.get("FARRIER_SLOW_REQUEST"))
+
+    # --- the app --------------------------------------------------------------------------------
+
+    def load_app(self) -> Any:
+        """The app, with its mistakes in one line. Ends the worker with Gunicorn's exit statuses."""
+        try:
+            app = apps.load(self.app, type(self))
+            checks_in_force()
+        except apps.AppRefused as error:
+            if self.cfg.reload and isinstance(error.__cause__, SyntaxError):
+                return self._broken(error.__cause__, error.stack or str(error))
+            self.refuse(str(error), error.status, error.stack)
+        except FarrierError as error:
+            self.refuse(str(error), WORKER_BOOT_ERROR)
+        else:
+            if self.slot is not None:
+                self.slot.stage = BOOTED
+            return app
+
+    def load_wsgi(self) -> None:
+        self.wsgi = self.around(self.load_app())
+
+    def around(self, app: Any) -> Any:
+        """The app within what farrier puts around it."""
+        return HealthMiddleware(apps.WSGIRequest(app))
+
+    def _broken(self, error: SyntaxError, text: str) -> Any:
+        """In development: the traceback as every answer, until the file is mended."""
+        events.emit(self.log, "error", "boot_failed", f"{error.filename}: {error.msg}", stack=text)
+        if self.reloader is not None and error.filename is not None:
+            self.reloader.add_extra_file(error.filename)
+        return apps.broken_app(text, self.interface)
+
+    def refuse(self, message: str, status: int, stack: str | None = None) -> None:
+        """Say in one line why this worker cannot serve, to the log and to the board, and end it."""
+        if self.slot is not None:
+            self.slot.note = message
+        events.emit(self.log, "error", "boot_failed", message, worker=self.pid, stack=stack)
+        raise SystemExit(status)
+
+    # --- readiness ------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve, once the app's own readiness checks pass."""
+        if self.wait_ready():
+            self.mark_ready()
+            super().run()  # type: ignore[misc]
+
+    def wait_ready(self) -> bool:
+        """Try the checks until they pass; False when the worker was asked to end meanwhile."""
+        began = time.monotonic()
+        checks = checks_in_force()
+        while checks and self.alive:
+            self.notify()
+            failed = [one for one in self._checked(checks) if not one.ok]
+            if not failed or self.gave_up(began, failed):
+                break
+            time.sleep(READY_AGAIN)
+        return self.alive
+
+    def _checked(self, checks: Sequence[Check]) -> list[Outcome]:
+        found = []
+        for check in checks:
+            found += run_checks([check])
+            self.notify()
+        return found
+
+    def gave_up(self, began: float, failed: Sequence[Outcome]) -> bool:
+        """Note what is not ready, say it once, and tell whether to serve without."""
+        text = "; ".join(f"{one.name}: {one.error}" for one in failed)
+        first = self.slot is None or not self.slot.note
+        if self.slot is not None:
+            self.slot.note = f"not ready: {text}"
+        late = not self.gated and time.monotonic() - began > READY_WAIT
+        if first and not late and not hasattr(self, "_said_not_ready"):
+            self._said_not_ready = True
+            events.emit(
+                self.log, "warning", "not_ready", f"worker {self.pid} is not ready: {text}", worker=self.pid
+            )
+        if late:
+            message = f"worker {self.pid} serves although it is not ready after {READY_WAIT:g} s: {text}"
+            events.emit(self.log, "error", "not_ready", message, worker=self.pid)
+        return late
+
+    def mark_ready(self) -> None:
+        if self.slot is not None:
+            self.slot.note = ""
+            self.slot.stage = READY
+
+    # --- requests -------------------------------------------------------------------------------
+
+    def take_up(self, method: str, path: str, query: bytes = b"") -> object:
+        """Note a request as in hand; returns what put_down() wants."""
+        token = object()
+        name = f"{method} {path}?{query.decode('latin-1')}" if query else f"{method} {path}"
+        self.in_hand[token] = (name, time.monotonic())
+        if self.slot is not None:
+            self.slot.doing = name
+            self.slot.in_hand = len(self.in_hand)
+        return token
+
+    def put_down(self, token: object, request_id: str | None = None) -> float:
+        """The request has ended: its seconds. One above FARRIER_SLOW_REQUEST is logged."""
+        name, began = self.in_hand.pop(token, ("", time.monotonic()))
+        seconds = time.monotonic() - began
+        if self.slot is not None:
+            self.slot.in_hand = len(self.in_hand)
+        if self._slow is not None and seconds >= self._slow:
+            events.emit(
+                self.log, "warning", "slow_request", f"{name} took {seconds:.3f} s",
+                request=name, seconds=round(seconds, 3), request_id=request_id, worker=self.pid,
+            )  # fmt: skip
+        return seconds
+
+    def answered(self, scope: dict[str, Any], seconds: float, status: Any, headers: Any, size: int) -> None:
+        """For classes whose server does not log requests itself."""
+
+    @property
+    def served(self) -> int:
+        return self.nr
+
+    def notify(self) -> None:
+        """The sign of life, and once a second what the board shows."""
+        super().notify()  # type: ignore[misc]
+        now = time.monotonic()
+        if self.slot is not None and now - self._posted >= 1.0:
+            self._posted = now
+            self.slot.requests = self.served
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def handle_abort(self, sig: int, frame: Any) -> None:
+        """ABRT: say what is in hand and end, whatever the app is in the middle of."""
+        self.alive = False
+        with contextlib.suppress(Exception):
+            self.cfg.worker_abort(self)
+        raise SystemExit(1)
+
+
+def _slow_request(text: str | None) -> float | None:
+    """FARRIER_SLOW_REQUEST in seconds; None, empty and 0: never."""
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError as error:
+        raise FarrierError(f"FARRIER_SLOW_REQUEST={text}: must be a number of seconds (0: off)") from error
+    return seconds if seconds > 0 else None

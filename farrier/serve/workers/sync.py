@@ -1,0 +1,22 @@
+"""Gunicorn's sync worker: one request at a time. It closes every connection after its response."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gunicorn.workers.sync import SyncWorker as GunicornSyncWorker
+
+from farrier.serve.workers.base import FarrierWorker
+
+
+class SyncWorker(FarrierWorker, GunicornSyncWorker):
+    """``worker_class`` sync."""
+
+    interface = "wsgi"
+
+    def handle_request(self, listener: Any, req: Any, client: Any, addr: Any) -> Any:
+        token = self.take_up(req.method, req.uri)
+        try:
+            return super().handle_request(listener, req, client, addr)
+        finally:
+            self.put_down(token)
