@@ -19,6 +19,8 @@ class Wish:
     bound_by: str
     slots: int
     slots_at_least: int
+    slots_fixed: bool = False
+    """A person set them: no fewer will do."""
 
 
 def wish(

@@ -62,7 +62,7 @@ def share_of(budget: Budget, workload: Workload, settings: Settings) -> Share:
     caps = [int(str(settings.value(name))) for name in ("memory_limit", "memory_max") if name in settings]
     memory = min([budget.memory_bytes, *caps])
     machine = max(budget.machine_memory_bytes, memory) if budget.scope != "given" else budget.memory_bytes
-    reserves = _reserves(machine, memory, on_host, budget.scope, settings)
+    reserves = _reserves(budget, memory, machine, on_host, settings)
     one_off_default = workload.app_memory_bytes if on_host else 0
     return Share(
         memory=memory,
@@ -74,27 +74,31 @@ def share_of(budget: Budget, workload: Workload, settings: Settings) -> Share:
 
 
 def _reserves(
-    machine: int, memory: int, on_host: bool, scope: str, settings: Settings
+    budget: Budget, memory: int, machine: int, on_host: bool, settings: Settings
 ) -> tuple[tuple[str, int], ...]:
     """What others need of ``memory``; a limit below the machine's size leaves them the difference already."""
     database = int(str(settings.value("database_memory", 0)))
+    limited = machine > memory
     if "reserve_memory" in settings:
-        others = [("reserve (yours)", int(str(settings.value("reserve_memory"))))]
-    elif on_host or (scope == "container" and machine > memory):
-        system = min(constants.SYSTEM_BASE + int(machine * constants.SYSTEM_SHARE), constants.SYSTEM_MAXIMUM)
-        others = [
-            ("system", system),
-            ("proxy", constants.PROXY_MEMORY),
-            ("log shipper", constants.LOG_SHIPPER_MEMORY),
-        ]
-    else:
+        return (("reserve", int(str(settings.value("reserve_memory")))), ("database", database))
+    if not on_host and not (limited and budget.scope == "container"):
         return (("container", constants.CONTAINER_RESERVE), ("database", database))
-    spare = machine - memory
-    if spare:
-        left = max(0, sum(size for _, size in others) + database - spare)
-        floor = constants.CONTAINER_RESERVE
-        return (("others beyond the limit's own margin", max(left, floor)),)
-    return (*others, ("database", database))
+    others = (
+        ("system", _system(machine, nominal=budget.scope == "given")),
+        ("proxy", constants.PROXY_MEMORY),
+        ("log shipper", constants.LOG_SHIPPER_MEMORY),
+        ("database", database),
+    )
+    if not limited:
+        return others
+    beyond = sum(size for _, size in others) - (machine - memory)
+    return (("others", max(beyond, constants.CONTAINER_RESERVE)),)
+
+
+def _system(machine: int, nominal: bool) -> int:
+    base = constants.SYSTEM_BASE if nominal else constants.SYSTEM_BASE_READ
+    share = constants.SYSTEM_SHARE if nominal else constants.SYSTEM_SHARE_READ
+    return min(base + int(machine * share), constants.SYSTEM_MAXIMUM)
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def _with_choices(ask: Wish, worker_class: str, settings: Settings) -> Wish:
     if worker_class == "sync" or name not in settings:
         return Wish(int(str(workers)), ask.why, ask.bound_by, ask.slots, ask.slots_at_least)
     slots = int(str(settings.value(name)))
-    return Wish(int(str(workers)), ask.why, ask.bound_by, slots, slots)
+    return Wish(int(str(workers)), ask.why, ask.bound_by, slots, slots, slots_fixed=True)
 
 
 def fit(problem: Problem) -> Fit:
@@ -205,7 +205,7 @@ def _largest(low: int, high: int, enough: Callable[[int], bool]) -> int:
 
 def _arranged(problem: Problem, shape: Footprint, preload: bool, frozen: bool, workers: int) -> Fit:
     least = problem.wish.slots_at_least
-    for slots in dict.fromkeys((least, 1)):
+    for slots in (least,) if problem.wish.slots_fixed else dict.fromkeys((least, 1)):
         for strategy in problem.strategies():
             if not problem.database_allows(strategy, workers) and strategy != problem.strategies()[-1]:
                 continue
