@@ -136,7 +136,7 @@ def in_variables(message: str, options: dict) -> str:
 
 
 def _line_in_variables(line: str, options: dict) -> str:
-    key, colon, rest = line.partition(": ")
+    key, colon, rest = line.removeprefix(f"{options['name']}: ").partition(": ")
     if not colon or key.split(".")[0] not in {*APP_OPTIONS, "source", "commands"}:
         return line
     written_there = key.startswith("settings.") and key.partition(".")[2] in options["settings"]

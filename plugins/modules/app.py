@@ -185,7 +185,11 @@ def main():
         module.fail_json(msg=f"{error.filename or 'this host'}: {error.strerror}; nothing was switched")
     answer["runtime"] = module.params["_runtime"]
     if answer.get("failed"):
-        module.fail_json(**{**answer, "msg": in_variables(answer.get("msg", "failed"), module.params)})
+        # The plan of a release that does not serve would only hide the line that says why.
+        kept = {key: answer[key] for key in ("changed", "steps", "runtime") if key in answer}
+        module.fail_json(
+            msg=in_variables(answer.get("msg", "it failed and said nothing"), module.params), **kept
+        )
     module.exit_json(**{key: value for key, value in answer.items() if key not in ("failed", "msg")})
 
 

@@ -108,7 +108,9 @@ def plan_for(options, prefix):
     except SizingError as refused:
         raise Refused(f"{prefix}settings: {refused}") from refused
     if made["verdict"]["level"] == "not viable":
-        raise Refused(f"{prefix}name: {options['name']} does not fit on this host: {made['verdict']['why']}")
+        variable = "memory" if options["memory"] else "name"
+        why = made["verdict"]["why"]
+        raise Refused(f"{prefix}{variable}: {options[variable]} does not fit on this host: {why}")
     return budget.to_dict(), made
 
 
