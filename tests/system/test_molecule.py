@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from lab import tools
-from lab.checkout import ROOT
+from lab.checkout import ROOT, identity
 from lab.machine import Machine
 
 pytestmark = [pytest.mark.docker, pytest.mark.systemd]
@@ -26,6 +26,7 @@ def test_scenario(scenario: str, base_image: str) -> None:
     environment = {
         **tools.environment(),
         "MOLECULE_GLOB": "tests/molecule/*/molecule.yml",
+        "FARRIER_LAB_ID": identity(),
         "FARRIER_LAB_IMAGE": base_image,
         "FARRIER_INSTALLER_ENV": json.dumps(_without_certificates(machine.pip_environment())),
         "FARRIER_CA_BUNDLE": machine.bundle or "",
