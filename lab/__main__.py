@@ -76,7 +76,7 @@ def _ssh(_args: argparse.Namespace) -> None:
 
 
 def _tools(_args: argparse.Namespace) -> None:
-    with Steps() as steps, steps.step("Tools in .venv") as outcome:
+    with Steps() as steps, steps.step(tools.STEP) as outcome:
         outcome.append(tools.ensure(steps))
 
 

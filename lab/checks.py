@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from lab import checkout, engine, hygiene, tools
 from lab.errors import LabError
+from lab.image import STEP as IMAGE_STEP
 from lab.image import ensure_base
 from lab.progress import Steps
 
@@ -21,7 +22,7 @@ def test() -> None:
     """All tests, in the order of `_ORDER`; Molecule's scenarios are the last. LabError where one failed."""
     started_before = engine.started_here()
     with Steps() as steps:
-        with steps.step("Tools in .venv") as outcome:
+        with steps.step(tools.STEP) as outcome:
             outcome.append(tools.ensure(steps))
         _lab(steps)
     try:
@@ -39,7 +40,7 @@ def _lab(steps: Steps) -> None:
         with steps.step("Docker engine") as outcome:
             found = engine.ensure(install=True, steps=steps)
             outcome.append(found.version)
-        with steps.step("Base image") as outcome:
+        with steps.step(IMAGE_STEP) as outcome:
             outcome.append(ensure_base(steps=steps))
     except LabError as error:
         if _IN_CI:
@@ -62,7 +63,7 @@ def _pytest() -> list[str]:
 
 def lint() -> None:
     """All checkers; each runs, whatever the ones before it found."""
-    with Steps() as steps, steps.step("Tools in .venv") as outcome:
+    with Steps() as steps, steps.step(tools.STEP) as outcome:
         outcome.append(tools.ensure(steps))
     failed = []
     for name, command in (

@@ -31,6 +31,7 @@ RELEASES = ("bookworm", "trixie")
 REPOSITORY = "farrier-lab"
 USER = "debian"  # the person with sudo, named as Debian's cloud images name it
 BASE_LABEL = "farrier.lab.base"
+STEP = "Base image"  # its name in every command's progress
 
 _PACKAGES = (
     "python3", "python3-venv", "python3-apt", "systemd", "systemd-sysv", "dbus", "ca-certificates",
@@ -135,7 +136,7 @@ def _load(docker: Engine, archive: Path, name: str, machine: Machine) -> None:
 
 def _debootstrap(release: str, archive: Path, machine: Machine, steps: Steps | None) -> None:
     if not packages.has_program("debootstrap"):
-        packages.install("base image", ["debootstrap"], steps or Steps())
+        packages.install(STEP, ["debootstrap"], steps or Steps())
     suites = debian_suites(release)
     archive.parent.mkdir(exist_ok=True)
     log = checkout.state_dir() / f"debootstrap-{release}.log"
@@ -149,7 +150,7 @@ def _debootstrap(release: str, archive: Path, machine: Machine, steps: Steps | N
         (line.split('"')[1] for line in machine.apt if line.lower().startswith("acquire::http::proxy")), None
     )
     env = [f"http_proxy={proxy}"] if proxy else []
-    step = "base image"
+    step = STEP
     try:
         stream(
             step,
@@ -227,7 +228,7 @@ def fit_out(docker: Engine, source: str, name: str, machine: Machine, steps: Ste
     try:
         files = overlay(_FILES | machine.files())
         subprocess.run([*docker.command, "cp", "-", f"{container}:/"], input=files, check=True)
-        (steps or Steps()).stream("base image", [*docker.command, "start", "-a", container], log)
+        (steps or Steps()).stream(STEP, [*docker.command, "start", "-a", container], log)
         docker.call("commit", *_changes(machine), container, name, timeout=300)
     finally:
         docker.call("rm", "-f", "-v", container, check=False)

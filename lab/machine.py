@@ -89,6 +89,10 @@ class Machine:
             names.get(key, "PIP_" + key.upper().replace("-", "_")): value for key, value in self.pip.items()
         }
 
+    def installer_environment(self) -> dict[str, str]:
+        """For the role's `gunicorn_app_installer_env`: certificates go by `gunicorn_app_ca_bundle` instead."""
+        return {name: value for name, value in self.pip_environment().items() if name not in _CA_VARIABLES}
+
     def files(self) -> dict[str, str]:
         """The files that tell a Debian host the same, by their path on the host."""
         files = {

@@ -20,7 +20,7 @@ from lab.progress import Steps
 VENV = checkout.ROOT / ".venv"
 REQUIREMENTS = checkout.ROOT / "requirements" / "dev.txt"
 COLLECTION = checkout.ROOT / ".ansible/collections/ansible_collections/farrier/web"
-_STEP = "tools"
+STEP = "Tools in .venv"  # its name in every command's progress
 
 
 def bin_path(program: str) -> str:
@@ -77,11 +77,11 @@ def _runs(python: Path) -> bool:
 def _make_venv(steps: Steps, log: Path) -> None:
     command = [sys.executable, "-m", "venv", "--clear", str(VENV)]
     try:
-        steps.stream(_STEP, command, log)
+        steps.stream(STEP, command, log)
     except LabError:
         # Debian ships venv apart from Python.
-        packages.install(_STEP, ["python3-venv"], steps)
-        steps.stream(_STEP, command, log)
+        packages.install(STEP, ["python3-venv"], steps)
+        steps.stream(STEP, command, log)
 
 
 def _install(steps: Steps, log: Path) -> None:
@@ -97,16 +97,16 @@ def _install(steps: Steps, log: Path) -> None:
     env = environment()
     only_uv = VENV / "uv.txt"
     only_uv.write_text(_pins_of("uv"))
-    steps.stream(_STEP, [*pip, str(only_uv)], log, env)
+    steps.stream(STEP, [*pip, str(only_uv)], log, env)
     uv = [bin_path("uv"), "pip"]
     uv_env = env | _uv_settings()
     try:
-        steps.stream(_STEP, [*uv, "sync", "--require-hashes", str(REQUIREMENTS)], log, uv_env)
+        steps.stream(STEP, [*uv, "sync", "--require-hashes", str(REQUIREMENTS)], log, uv_env)
     except LabError:
-        steps.detail(_STEP, "uv cannot, pip tries")
-        steps.stream(_STEP, [*pip, str(REQUIREMENTS)], log, env)
+        steps.detail(STEP, "uv cannot, pip tries")
+        steps.stream(STEP, [*pip, str(REQUIREMENTS)], log, env)
     editable = ["install", "--no-deps", "--no-build-isolation", "--offline", "-e", str(checkout.ROOT)]
-    steps.stream(_STEP, [*uv, *editable], log, uv_env)
+    steps.stream(STEP, [*uv, *editable], log, uv_env)
 
 
 def _uv_settings() -> dict[str, str]:

@@ -22,6 +22,7 @@ from lab import checkout, engine, packages, tools
 from lab.engine import Engine
 from lab.errors import LabError
 from lab.host import Host, sweep
+from lab.image import STEP as IMAGE_STEP
 from lab.image import ensure_base
 from lab.machine import Machine
 from lab.progress import Steps
@@ -103,11 +104,11 @@ def _tools_and_image(steps: Steps) -> str:
     """Both at once: one waits for the network while the other unpacks."""
 
     def make_tools() -> None:
-        with steps.step("Tools in .venv") as outcome:
+        with steps.step(tools.STEP) as outcome:
             outcome.append(tools.ensure(steps))
 
     def make_image() -> str:
-        with steps.step("Base image") as outcome:
+        with steps.step(IMAGE_STEP) as outcome:
             name = ensure_base(steps=steps)
             outcome.append(name)
             return name
@@ -171,11 +172,7 @@ def _inventory(host: Host) -> str:
         "gunicorn_app_path": str(checkout.ROOT / "examples" / "fastapi_app"),
         "gunicorn_app_bind": f"0.0.0.0:{APP_PORT}",
     }
-    told = {
-        name: value
-        for name, value in machine.pip_environment().items()
-        if "CERT" not in name and "CA_" not in name
-    }
+    told = machine.installer_environment()
     if told:
         variables["gunicorn_app_installer_env"] = told
     if machine.bundle and Path(machine.bundle).is_file():
