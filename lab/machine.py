@@ -90,7 +90,7 @@ class Machine:
         }
 
     def installer_environment(self) -> dict[str, str]:
-        """For the role's `gunicorn_app_installer_env`: certificates go by `gunicorn_app_ca_bundle` instead."""
+        """For the role's `gunicorn_app_installer_env`; certificates go by `gunicorn_app_ca_bundle`."""
         return {name: value for name, value in self.pip_environment().items() if name not in _CA_VARIABLES}
 
     def files(self) -> dict[str, str]:
