@@ -374,6 +374,12 @@ class FarrierArbiter(Arbiter):
         ended = worker.ended
         return getattr(worker, "failure", None) or f"{ended.reason}: {ended.message}"
 
+    def _await_count(self) -> None:
+        """Until those that came on top are ready as well; no longer than a boot may take."""
+        deadline = time.monotonic() + BOOT_LIMIT
+        while len(self.ready_workers()) < self.num_workers and time.monotonic() < deadline:
+            self._turn()
+
     def _await_end(self, worker: Any) -> None:
         while worker.pid in self.WORKERS:
             self._turn()
@@ -407,18 +413,13 @@ class FarrierArbiter(Arbiter):
         self.phase = "ready" if self.was_ready else "starting"
         if self.was_ready:
             self.notifier.ready(self.status_line())
+        self.write_state()
         seconds = round(time.monotonic() - began, 3)
         if failure is None:
             events.emit(self.log, "info", "reloaded", f"reloaded in {seconds:g} s", seconds=seconds)
         else:
-            events.emit(
-                self.log,
-                "error",
-                "reload_refused",
-                f"not reloaded, all goes on as it was: {failure}",
-                seconds=seconds,
-            )
-        self.write_state()
+            message = f"not reloaded, all goes on as it was: {failure}"
+            events.emit(self.log, "error", "reload_refused", message, seconds=seconds)
         for number in self._deferred:
             self.SIG_QUEUE.put_nowait(number)
         self._deferred.clear()
@@ -494,6 +495,7 @@ class FarrierArbiter(Arbiter):
             failure = self.replace(worker)
             if failure is not None:
                 return f"some workers are exchanged, then one failed: {failure}"
+        self._await_count()
         for listener in before.listeners:
             if listener not in self.LISTENERS:
                 listener.close()

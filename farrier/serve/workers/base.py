@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from farrier.errors import FarrierError
@@ -61,8 +62,9 @@ class FarrierWorker:
     def load_app(self) -> Any:
         """The app, with its mistakes in one line. Ends the worker with Gunicorn's exit statuses."""
         try:
-            app = apps.load(self.app, type(self))
-            checks_in_force()
+            with _ended_by_term():
+                app = apps.load(self.app, type(self))
+                checks_in_force()
         except apps.AppRefused as error:
             if self.cfg.reload and isinstance(error.__cause__, SyntaxError):
                 return self._broken(error.__cause__, error.stack or str(error))
@@ -192,6 +194,16 @@ class FarrierWorker:
         with contextlib.suppress(Exception):
             self.cfg.worker_abort(self)
         raise SystemExit(1)
+
+
+@contextlib.contextmanager
+def _ended_by_term() -> Iterator[None]:
+    """While the app is imported nothing is in hand: TERM ends the worker instead of waiting for it."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _slow_request(text: str | None) -> float | None:
