@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -183,16 +184,21 @@ def _socket_unit(host: str, port: int | None) -> str | None:
 
 def _process_of(inode: str) -> str:
     """The process that holds a socket, as a person would look for it."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            links = [str(link.readlink()) for link in (entry / "fd").iterdir()]
-            if f"socket:[{inode}]" in links:
-                return f"{(entry / 'comm').read_text(encoding='utf-8').strip()} (pid {entry.name})"
-        except OSError:
-            continue  # it ended while we looked
+    for entry in Path("/proc").glob("[0-9]*"):
+        if any(link == f"socket:[{inode}]" for link in _descriptors(entry)):
+            name = (entry / "comm").read_text(encoding="utf-8").strip()
+            return f"{name} (pid {entry.name})"
     return "another process"
+
+
+def _descriptors(process: Path) -> list[str]:
+    """What the descriptors of a process lead to; those that close while we look are passed over."""
+    found = []
+    with contextlib.suppress(OSError):
+        for link in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.append(str(link.readlink()))
+    return found
 
 
 def needed_packages(options: dict) -> list[str]:

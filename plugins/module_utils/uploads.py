@@ -41,7 +41,7 @@ def forget_parcels(places: list[str]) -> None:
 
 
 def drop_unused() -> None:
-    """Uploads that no app's wanted state names any more."""
-    wanted = "".join(path.read_text(encoding="utf-8") for path in ETC.glob("*/app.json"))
+    """Uploads that no app's state names, neither the one that is nor one that is being made."""
+    wanted = "".join(path.read_text(encoding="utf-8") for path in ETC.glob("*/*.json"))
     unused = [path for path in (*VAR.glob("uploads/*"), *VAR.glob("ca/*")) if str(path) not in wanted]
     forget_parcels([str(path) for path in unused])
