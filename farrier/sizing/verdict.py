@@ -53,16 +53,30 @@ def verdict(problem: Problem, one: Fit) -> Verdict:
 
 
 def sizes(problem: Problem) -> tuple[int | None, int | None]:
-    """(minimum, recommended) memory in bytes of a machine of the same kind and CPUs."""
-    minimum = None
-    for size_mib in constants.SIZES_MIB:
-        size = size_mib * MIB
-        level = _level_at(problem, size)
-        if minimum is None and level != "not viable":
-            minimum = size
-        if level == "comfortable":
-            return minimum, size
-    return minimum, None
+    """(minimum, recommended) memory in bytes of a machine of the same kind and CPUs; None where none will do.
+
+    More memory never makes a verdict worse, so each is found by halving.
+    """
+    levels: dict[int, str] = {}
+
+    def first(good: tuple[str, ...], low: int) -> int:
+        high = len(constants.SIZES_MIB)
+        while low < high:
+            middle = (low + high) // 2
+            if middle not in levels:
+                levels[middle] = _level_at(problem, constants.SIZES_MIB[middle] * MIB)
+            if levels[middle] in good:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    minimum = first(("tight", "comfortable"), 0)
+    found = (minimum, first(("comfortable",), minimum))
+    smallest, recommended = (
+        constants.SIZES_MIB[index] * MIB if index < len(constants.SIZES_MIB) else None for index in found
+    )
+    return smallest, recommended
 
 
 def _level_at(problem: Problem, size: int) -> str:

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from farrier.sizing import Budget
 from lab import engine
 from lab.host import Host
 from lab.image import ensure_base
-
-from farrier.sizing import Budget
 
 MIB = 2**20
 ROOT = Path(__file__).resolve().parents[2]
