@@ -1,6 +1,6 @@
 """uv against pip on small hosts: time, memory, and which of them completes at all.
 
-    python3 benchmarks/installers/run.py [--repeats 5] [--quick]
+    python3 benchmarks/installers/run.py [--repeats 5] [--again]
 
 Each trial is a container of its own on one CPU: a fresh venv is filled from an example's lock with
 nothing cached, then a second one with whatever the first left in the cache (the next deploy). The ways
@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-import datetime
 import html
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -29,11 +27,23 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.summary import figure, write  # noqa: E402 - the checkout is put on the path first
+
 RESULTS = ROOT / "benchmarks/results/installers"
 TRIAL = ROOT / "benchmarks/installers/trial.py"
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 APPS = ("fastapi_app", "django_app")
 TRIAL_SECONDS = 600
+COMMAND = "python3 benchmarks/installers/run.py"
+Rows = list[dict[str, Any]]
+MEASURED = (
+    ("cold_seconds", "nothing cached", "s"),
+    ("warm_seconds", "the next deploy", "s"),
+    ("cold_cpu_seconds", "CPU, nothing cached", "s"),
+    ("unreclaimable_mib", "peak of unreclaimable memory", "MiB"),
+    ("max_rss_mib", "largest process", "MiB"),
+    ("cgroup_peak_mib", "cgroup peak with page cache", "MiB"),
+)
 
 LIMITED = {"UV_CONCURRENT_DOWNLOADS": "1", "UV_CONCURRENT_INSTALLS": "1", "UV_CONCURRENT_BUILDS": "1"}
 
@@ -164,82 +174,68 @@ def floors(image: str, uv: str, sizes: Iterable[int]) -> list[dict[str, Any]]:
     return rows
 
 
-def medians(rows: list[dict[str, Any]], app: str, way: str, key: str) -> tuple[float, list[float]]:
-    values = [row[key] for row in rows if row["app"] == app and row["way"] == way and row["completed"]]
-    if not values:
-        return float("nan"), []
-    return round(statistics.median(values), 2), [min(values), max(values)]
+def measured(rows: Rows, app: str, way: str, key: str) -> list[float]:
+    """The values of the trials that completed."""
+    mine = [row for row in rows if (row["app"], row["way"]) == (app, way) and row["completed"]]
+    return [float(row[key]) for row in mine if row[key] is not None]
 
 
-def figures(rows: list[dict[str, Any]], low: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    note = {
-        "command": "python3 benchmarks/installers/run.py",
-        "machine": f"{os.cpu_count()} CPUs, {platform.system()} {platform.release()}",
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "version": version(),
-    }
+def smallest(low: Rows, app: str, way: str) -> int | None:
+    """The smallest limit, in MiB, under which the way completed."""
+    mine = [row for row in low if (row["app"], row["way"]) == (app, way) and row["completed"]]
+    return min((int(row["memory"].rstrip("m")) for row in mine), default=None)
 
-    def add(figure: str, value: Any, unit: str, interval: Any, bound: Any, holds: bool | None) -> None:
-        found.append(
-            {
-                "figure": figure, "value": value, "unit": unit, "interval": interval,
-                "bound": bound, "holds": holds, **note,
-            }
-        )  # fmt: skip
 
-    keys = (
-        ("cold_seconds", "seconds, nothing cached", "s"),
-        ("warm_seconds", "seconds, the next deploy", "s"),
-        ("unreclaimable_mib", "peak of unreclaimable memory", "MiB"),
-        ("max_rss_mib", "largest process", "MiB"),
-        ("cgroup_peak_mib", "cgroup peak, page cache included", "MiB"),
-    )
+def figures(rows: Rows, low: Rows) -> list[dict[str, Any]]:
+    """Medians of every way, each against pip, and how little memory each can do with."""
+    found = []
     for app in APPS:
-        for key, words, unit in keys:
+        for key, words, unit in MEASURED:
+            pip = measured(rows, app, "pip", key)
             for way in WAYS:
-                value, interval = medians(rows, app, way.name, key)
-                add(f"{app}: {way.name}: {words}", value, unit, interval, None, None)
-            pip, _ = medians(rows, app, "pip", key)
-            for way in WAYS[2:]:
-                value, _ = medians(rows, app, way.name, key)
-                add(f"{app}: {way.name} / pip: {words}", round(value / pip, 2), "ratio", None, None, None)
+                values = measured(rows, app, way.name, key)
+                if not values:
+                    continue
+                value, name = round(statistics.median(values), 2), f"{app}: {way.name}: {words}"
+                found.append(figure(name, value, unit, COMMAND, interval=(min(values), max(values))))
+                if pip and way.name != "pip":
+                    ratio = round(value / statistics.median(pip), 2)
+                    found.append(figure(f"{app}: {way.name} / pip: {words}", ratio, "ratio", COMMAND))
         for way in WAYS:
-            done = [int(row["memory"][:-1]) for row in low if (row["app"], row["way"]) == (app, way.name)
-                    and row["completed"]]  # fmt: skip
-            smallest = min(done, default=None)
-            add(
-                f"{app}: {way.name}: smallest limit it completed under",
-                smallest, "MiB", None, "<= 170", smallest is not None and smallest <= 170,
-            )  # fmt: skip
+            least = smallest(low, app, way.name)
+            if least is not None:
+                name = f"{app}: {way.name}: smallest limit it completed under"
+                found.append(figure(name, least, "MiB", COMMAND, bound="<= 170", holds=least <= 170))
     return found
 
 
-def version() -> str:
-    done = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--tags"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip()
+def read(path: Path) -> tuple[Rows, Rows]:
+    """The rounds and the way down of an earlier run."""
+    parts: dict[str, Rows] = {"rounds": [], "floor": []}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            values: dict[str, Any] = {name: value or None for name, value in row.items()}
+            parts[row["part"]].append({**values, "completed": row["completed"] == "True"})
+    return parts["rounds"], parts["floor"]
 
 
-def write(rows: list[dict[str, Any]], low: list[dict[str, Any]]) -> None:
+def record(rows: Rows, low: Rows) -> None:
+    """Written after every part, so that an interrupted run is not lost."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     with (RESULTS / "results.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, ["part", *rows[0]], lineterminator="\n")
+        table = csv.DictWriter(file, ["part", *rows[0]], lineterminator="\n", extrasaction="ignore")
         table.writeheader()
-        table.writerows({"part": "rounds", **row} for row in rows)
-        table.writerows({"part": "floor", **row} for row in low)
-    found = figures(rows, low)
-    (RESULTS / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
+        table.writerows({**row, "part": "rounds"} for row in rows)
+        table.writerows({**row, "part": "floor"} for row in low)
+
+
+def page(found: list[dict[str, Any]]) -> str:
     cells = "".join(
         f"<tr><td>{html.escape(one['figure'])}</td><td>{one['value']}</td><td>{one['unit']}</td>"
         f"<td>{one['interval'] or ''}</td></tr>\n"
         for one in found
     )
-    (RESULTS / "index.html").write_text(
+    return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Installers</title></head><body>'
         "<h1>uv and pip on small hosts</h1><p>Medians; the interval is the least and the greatest.</p>"
         f"<table><tr><th>figure</th><th>value</th><th>unit</th><th>interval</th></tr>\n{cells}</table>"
@@ -252,14 +248,22 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="rounds at --memory (default: 5)")
     parser.add_argument("--memory", default="1024m", help="limit of the rounds (default: 1024m)")
     parser.add_argument("--sizes", default="256,170,128,96,80,64,48", help="limits, MiB, for the way down")
+    parser.add_argument("--again", action="store_true", help="only summarise results.csv again")
     parser.add_argument("--image", default="", help="a Debian image with python3-venv (default: the lab's)")
     given = parser.parse_args()
     if given.repeats < 1:
         parser.error(f"--repeats {given.repeats}: 1 or more")
-    image, uv = given.image or base_image(), find_uv()
-    rows = rounds(image, uv, given.memory, given.repeats)
-    low = floors(image, uv, [int(size) for size in given.sizes.split(",")])
-    write(rows, low)
+    if given.again:
+        rows, low = read(RESULTS / "results.csv")
+    else:
+        image, uv = given.image or base_image(), find_uv()
+        rows = rounds(image, uv, given.memory, given.repeats)
+        record(rows, [])
+        low = floors(image, uv, [int(size) for size in given.sizes.split(",")])
+        record(rows, low)
+    found = figures(rows, low)
+    write("installers", found)
+    (RESULTS / "index.html").write_text(page(found))
     print(f"wrote {RESULTS.relative_to(ROOT)}/summary.json")
 
 
