@@ -3,11 +3,11 @@ PYTHON ?= python3
 LAB = @PYTHONPATH=. PYTHONUNBUFFERED=1 $(PYTHON) -m lab
 
 .DEFAULT_GOAL := help
-.PHONY: help up down deploy ssh test unit lint format tools engine pins clean
+.PHONY: help up down deploy ssh test unit lint format tools engine pins completions figures bench-overhead bench-installers clean
 
 help: ## what there is
 	@echo "make COMMAND, where COMMAND is one of:"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 up: ## a real host of 512 MB and 1 CPU in a container, with a real app deployed to it over SSH
 	$(LAB) up
@@ -43,6 +43,19 @@ pins: tools ## write requirements/dev.txt anew from requirements/dev.in
 	@.venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-header --custom-compile-command "make pins" \
 	  requirements/dev.in --output-file requirements/dev.txt
+
+completions: tools ## farrier/cli/completions anew, after a change of the command line
+	@for shell in bash zsh fish; do \
+	  .venv/bin/python -m shtab --shell $$shell farrier.cli.main.build_parser > farrier/cli/completions/farrier.$$shell; done
+
+figures: ## every benchmark's figures as one table
+	@$(PYTHON) benchmarks/summary.py
+
+bench-overhead: tools ## what farrier costs: CPU of a plan, memory of the arbiter
+	@.venv/bin/python benchmarks/overhead/run.py
+
+bench-installers: tools ## uv against pip on small hosts: time, memory, and which completes
+	@.venv/bin/python benchmarks/installers/run.py
 
 clean: ## down, and the caches, base images and .venv as well
 	$(LAB) clean

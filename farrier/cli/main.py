@@ -65,7 +65,7 @@ def dispatch(argv: Sequence[str]) -> int:
         print(overview())
         return 0
     command = argv[0]
-    if command == "serve" and not {"-h", "--help"} & set(argv[1:2]):
+    if command == "serve":  # Gunicorn parses its own arguments, --help among them
         from farrier.cli.serve import serve
 
         return serve(list(argv[1:]))
