@@ -39,7 +39,6 @@ DEPLOY_PROPERTIES = (
     "Nice=10",
     "IOSchedulingClass=best-effort",
     "IOSchedulingPriority=7",
-    "CPUWeight=20",
     "OOMScoreAdjust=700",
     "OOMPolicy=continue",
     "TimeoutStopSec=300",
@@ -166,6 +165,8 @@ def _diffs(view: View, wanted: list[units.Unit]) -> list[dict[str, str]]:
             continue
         if file.secret:
             before, after = _masked(before), _masked(after)
+        elif file.path.name == "plan.json":
+            before, after = _values(before), _values(after)
         header = str(file.path)
         found.append({"before_header": header, "after_header": header, "before": before, "after": after})
     return found
@@ -197,6 +198,16 @@ def _masked(text: str) -> str:
         return ""
     values = envfile.parse_dotenv(text, "env")
     return envfile.masked(values, _PLAIN)
+
+
+def _values(text: str) -> str:
+    """A plan's values alone, one a line: the reasons are in ``plan`` of the same answer."""
+    try:
+        data = json.loads(text or "{}")
+    except ValueError:
+        return text
+    flat = {name: value for name, value in data.items() if not isinstance(value, dict | list)}
+    return "".join(f"{name}: {json.dumps(value)}\n" for name, value in sorted(flat.items()))
 
 
 def unified(diffs: list[dict[str, str]]) -> str:

@@ -27,8 +27,6 @@ from .state import Release
 from .view import View
 
 COMMAND_TIMEOUT = 1800.0
-# Below this much memory uv's parallel resolver and unpacking no longer fit beside a running app.
-UV_MEMORY_LEAST = 200 << 20
 
 # Run by the release's own interpreter as the app's user: what gunicorn's worker would do, and what it costs.
 IMPORT_CHECK = """
@@ -175,16 +173,19 @@ class Build:
         )
 
     def choose_installer(self) -> str:
-        """uv where it fits and can be had, else pip."""
+        """uv on every size of host (docs/decisions/0001-installer.md), pip where uv cannot be had."""
         if self.spec.installer != "auto":
             return self.spec.installer
-        from ..sizing.budget import read_budget
-
-        return "uv" if read_budget(pid=1).memory_bytes >= UV_MEMORY_LEAST else "pip"
+        try:
+            install.ensure_uv(self.python, self.spec.installer_env, self.journal.say)
+        except FarrierError as error:
+            self.journal.say(f"pip it is: {error}")
+            return "pip"
+        return "uv"
 
     def make_venv(self, step: Step) -> None:
         installer = self.installer()
-        if installer.name == "uv":
+        if installer.name == "uv" and not install.has_uv():
             install.ensure_uv(self.python, self.spec.installer_env, self.journal.say)
         installer.make(self.python)
         self.release.python = self.python.version

@@ -68,14 +68,17 @@ class Installer:
     def install(self, args: list[str], cwd: Path, what: str = "dependencies") -> None:
         python = str(self.venv / "bin" / "python")
         if self.name == "uv":
-            argv = [str(uv_path()), "pip", "install", "--quiet", "--no-progress", "--python", python]
+            argv = [str(uv_path()), "pip", "install", "--quiet", "--no-progress", "--compile-bytecode"]
+            argv += ["--python", python]
         else:
             argv = [python, "-m", "pip", "install", "--quiet", "--no-input", "--no-cache-dir", "--no-compile"]
             argv += ["--disable-pip-version-check", "--no-warn-script-location", "--progress-bar=off"]
         self._run([*argv, *args], cwd, what)
 
     def compile(self) -> None:
-        """Bytecode after the install, in one small process: the app may not write it later."""
+        """Bytecode after pip's install, in one small process: the app may not write it later."""
+        if self.name == "uv":
+            return
         argv = [
             str(self.venv / "bin" / "python"),
             "-m",

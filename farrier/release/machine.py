@@ -75,7 +75,10 @@ class Machine:
             step.detail = placed.version if step.changed else ""
         with self.journal.step("account") as step:
             self.account, made = accounts.ensure(self.spec)
-            step.changed, step.detail = bool(made), " ".join(f"made {kind} {self.spec.user}" for kind in made)
+            step.changed, step.detail = (
+                bool(made),
+                ", ".join(f"made {kind} {getattr(self.spec, kind)}" for kind in made),
+            )
             for kind in made:
                 self.state.created[kind] = getattr(self.spec, kind)
         with self.journal.step("folders") as step:
@@ -220,7 +223,7 @@ class Machine:
         systemd.systemctl("reset-failed", service, check=False)
         if not systemd.is_active(self.layout.socket):
             systemd.systemctl("start", self.layout.socket)
-        limit = (units.start_timeout(self.plan) if self.plan else 90) + SYSTEMCTL_SLACK
+        limit = (units.start_timeout(self.spec, self.plan) if self.plan else 90) + SYSTEMCTL_SLACK
         try:
             systemd.systemctl("start", service, timeout=limit)
         except FarrierError:
@@ -234,7 +237,7 @@ class Machine:
     def reason(self, found: dict[str, str], service: str, began: float) -> str:
         tail = self.tail(service, began)
         if found["Result"] == "timeout":
-            limit = units.start_timeout(self.plan) if self.plan else 0
+            limit = units.start_timeout(self.spec, self.plan) if self.plan else 0
             return f"not ready after {limit} s" + (f"; it last said: {tail}" if tail else "")
         if found["Result"] == "oom-kill":
             return "killed because it needed more memory than its limit"
@@ -295,7 +298,8 @@ class Machine:
             except OSError:
                 # Without CAP_SYS_RESOURCE (a container) the kernel may refuse; the next start has it.
                 continue
-        systemd.systemctl("enable", "--quiet", self.layout.socket)
+        if not (UNITS / "sockets.target.wants" / self.layout.socket).is_symlink():
+            systemd.systemctl("enable", "--quiet", self.layout.socket)
 
     def links(self, colour: str) -> None:
         """``env``, ``plan.json`` and ``settings.json`` beside app.json are the active colour's."""
@@ -321,6 +325,7 @@ class Machine:
         gone = [one.id for one in (*broken, *surplus) if one.id not in kept]
         for name in gone:
             files.delete(self.layout.release(name))
+        runtime.prune({one.runtime for one in every if one.id not in gone})
         known = {one.id for one in every}
         for entry in self.layout.releases.iterdir():
             if entry.name not in known:
@@ -328,14 +333,14 @@ class Machine:
         return gone
 
     def strategy(self) -> str:
-        """overlap where the plan says that both fit; rolling is done as queue until workers can be exchanged."""
+        """overlap where the plan says that both fit; rolling is done as queue for now."""
         return "overlap" if self.plan and self.plan.value("strategy") == "overlap" else "queue"
 
     def plan_line(self) -> str:
         if self.plan is None:
             return ""
-        value = self.plan.value
-        return f"{value('workers')} workers of {value('threads')} threads, {value('worker_class')}, {self.strategy()}"
+        workers, threads = self.plan.value("workers"), self.plan.value("threads")
+        return f"{workers} workers of {threads} threads, {self.plan.value('worker_class')}, {self.strategy()}"
 
     # -- the way back -----------------------------------------------------------------------------------
 

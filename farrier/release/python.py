@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from ..errors import FarrierError
@@ -35,6 +36,7 @@ class Python:
         return f"{self.tag}:{self.path}"
 
 
+@cache
 def find(wanted: str | None) -> Python:
     """The interpreter for ``"3.11"``, ``"/path/to/python"`` or None (the host's ``python3``).
 

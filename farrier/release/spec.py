@@ -121,6 +121,7 @@ class Spec:
     workload: Mapping[str, Any] = field(default_factory=dict)
     config_file: str | None = None
     keep_releases: int = KEEP_RELEASES
+    start_timeout: int = 0
     keep_data: bool = False
     runtime: str | None = None
     who: str = ""
@@ -211,6 +212,7 @@ KEYS = (
     "workload",
     "config_file",
     "keep_releases",
+    "start_timeout",
     "keep_data",
     "runtime",
     "who",
@@ -294,6 +296,7 @@ class _Reading:
             "settings": self.settings(),
             "workload": self.workload(),
             "config_file": self.inside("config_file", absolute=True) or None,
+            "start_timeout": self.count("start_timeout", 0, 0, 3600),
             "keep_releases": self.count("keep_releases", KEEP_RELEASES, 1, 50),
         }
 

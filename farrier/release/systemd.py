@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -88,9 +89,22 @@ def journal_since(unit: str, since: float, lines: int = 200) -> list[str]:
     return [line for line in done.stdout.splitlines() if line.strip()]
 
 
+def _message(line: str) -> str:
+    """The message of a line that is JSON, as production logs are; a severity stays in front of it."""
+    if not line.startswith("{"):
+        return line
+    try:
+        data = json.loads(line)
+    except ValueError:
+        return line
+    text = str(data.get("message", line)).split("\n")[0]
+    severe = data.get("severity") in ("ERROR", "CRITICAL", "EMERGENCY")
+    return f"Error: {text}" if severe else text
+
+
 def telling_line(lines: list[str]) -> str:
     """The one line of a failed unit's log that a person needs: the last error, else the last line at all."""
-    said = [line.strip() for line in lines if not _NOISE.match(line.strip())]
+    said = [_message(line.strip()) for line in lines if not _NOISE.match(line.strip())]
     errors = [line for line in said if re.match(r"[\w.]*(Error|Exception|Warning|Exit|Interrupt)\b.*", line)]
     worded = [line for line in said if re.search(r"error|failed|cannot|refused|killed|timeout", line, re.I)]
     for found in (errors, worded, said):

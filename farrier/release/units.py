@@ -45,7 +45,7 @@ def everything(
         slice_(layout, plan),
         template(spec, layout),
         command(spec, layout, colour, plan),
-        limits(layout, colour, plan),
+        limits(spec, layout, colour, plan),
         *colour_files(spec, layout, colour, plan, env, gid),
     ]
 
@@ -181,10 +181,10 @@ LimitNOFILE={open_files(plan)}
     return Unit(layout.drop_ins(colour) / "50-command.conf", text)
 
 
-def limits(layout: Layout, colour: str, plan: Plan) -> Unit:
+def limits(spec: Spec, layout: Layout, colour: str, plan: Plan) -> Unit:
     """This colour's share of the machine; systemd applies a change while it runs."""
     lines = [
-        f"TimeoutStartSec={start_timeout(plan)}",
+        f"TimeoutStartSec={start_timeout(spec, plan)}",
         f"TimeoutStopSec={math.ceil(number(plan, 'stop_timeout'))}",
     ]
     for key, name in (("MemoryMax", "memory_max"), ("MemoryHigh", "memory_high")):
@@ -221,8 +221,10 @@ def open_files(plan: Plan) -> int:
     return int(max(OPEN_FILES_LEAST, 2 ** math.ceil(math.log2(2 * connections + 1024))))
 
 
-def start_timeout(plan: Plan) -> int:
-    """Seconds until a colour that is not ready counts as failed."""
+def start_timeout(spec: Spec, plan: Plan) -> int:
+    """Seconds until a colour that is not ready counts as failed: as a person says, else from the boot."""
+    if spec.start_timeout:
+        return spec.start_timeout
     boot = plan.workload.boot_seconds * max(1.0, number(plan, "workers")) / max(plan.budget.cpus, 0.1)
     return int(START_LEAST + math.ceil(START_FACTOR * boot))
 

@@ -1,0 +1,214 @@
+"""Each way in which a deploy can fail: one clear line, and the host as it was."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.systemd
+Tree = Callable[[str], dict[str, str]]
+PORT = 8201
+
+
+@pytest.fixture(scope="module")
+def desk(site: Any, hello_tree: Tree) -> Iterator[dict[str, Any]]:
+    """An app that serves release one throughout this file."""
+    spec = site.spec("desk", hello_tree("one"), bind=f"127.0.0.1:{PORT}")
+    site.apply(spec)
+    yield spec
+    site.remove("desk")
+
+
+def left(site: Any) -> str:
+    """What must be the same after a failure: all but the records of runs."""
+    lines = site.snapshot().splitlines()
+    skipped = r"/srv/desk/(state\.json|events\.jsonl|lock)|/var/lib/farrier/(uploads|cache)|/run/farrier"
+    return "\n".join(line for line in lines if not re.match(skipped, line))
+
+
+@pytest.fixture
+def as_before(site: Any, desk: dict[str, Any]) -> Iterator[None]:
+    before, state = left(site), site.state("desk")
+    yield
+    assert left(site) == before
+    after = site.state("desk")
+    assert (after["active"], after["release"], after["run"]) == (state["active"], state["release"], {})
+    assert site.get(PORT).startswith("one")
+    colours = site.host.shell("systemctl list-units 'desk@*' --all --plain --no-legend | awk '{print $1,$3}'")
+    assert colours.strip() == f"desk@{after['active']}.service active"
+
+
+APP = "def app(e, s):\n    s('200 OK', [])\n    return [b'two']\n"
+BROKEN = {
+    "import": ({"main.py": "import nothere\n"}, "No module named 'nothere' (main.py, line 1)"),
+    "name": ({"main.py": "other = 1\n"}, "app"),
+    "syntax": ({"main.py": "def app(:\n"}, "SyntaxError"),
+    "boot": (
+        {"main.py": "import os\nif 'FARRIER_PLAN' in os.environ: raise RuntimeError('no database')\n" + APP},
+        "RuntimeError: no database",
+    ),
+    "requirement": (
+        {"main.py": APP, "requirements.txt": "surely-no-such-package-as-this==9.9\n"},
+        "surely-no-such-package-as-this",
+    ),
+    "gunicorn": (
+        {"main.py": APP, "requirements.txt": "gunicorn==21.2.0\n"},
+        "txt pins gunicorn 21.2.0",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_release_never_serves(site: Any, desk: dict[str, Any], as_before: None, case: str) -> None:
+    tree, told = BROKEN[case]
+    line = site.refused({**desk, "source": site.upload(tree)})
+    assert told in line
+    assert "\n" not in line
+
+
+def test_a_boot_that_hangs_is_given_up(site: Any, desk: dict[str, Any], as_before: None) -> None:
+    hang = "import os, time\nif 'FARRIER_PLAN' in os.environ: time.sleep(600)\n" + APP
+    line = site.refused({**desk, "source": site.upload({"main.py": hang}), "start_timeout": 5})
+    assert "not ready after 5 s" in line
+
+
+def test_a_failed_command_is_named(site: Any, desk: dict[str, Any], as_before: None) -> None:
+    commands = {"build": ["echo fine", "echo 'error: no node here' >&2; exit 3"]}
+    line = site.refused({**desk, "commands": commands})
+    assert "commands.build: echo 'error: no node here'" in line
+    line = site.refused({**desk, "commands": {"migrate": ["kill -9 $$"]}})
+    assert "killed" in line
+
+
+REFUSED = {
+    "python": ({"python": "3.99"}, "python: given 3.99, which this host does not have; it has 3.11"),
+    "workers": ({"settings": {"workers": 0}}, "workers must be a whole number of at least 1"),
+    "class": ({"settings": {"worker_class": "eventlet"}}, "eventlet"),
+    "sha": (
+        {"source": {"type": "archive", "path": "/nowhere.tar.gz", "sha256": "0" * 64}},
+        "is not on this host",
+    ),
+    "privileged": ({"bind": "300.1.1.1:80"}, "300.1.1.1"),
+    "root": ({"root": "/srv/elsewhere"}, "lives in /srv/desk"),
+    "chdir": ({"chdir": "no/such"}, "chdir: given no/such"),
+    "ref": (
+        {"source": {"type": "git", "repo": "file:///tmp/nowhere.git", "ref": "main"}},
+        "source.repo: file:///tmp/nowhere.git",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_wrong_value_is_one_line(site: Any, desk: dict[str, Any], as_before: None, case: str) -> None:
+    more, told = REFUSED[case]
+    line = site.refused({**desk, **more})
+    assert told in line
+    assert "\n" not in line
+
+
+def test_a_port_in_use_is_refused(site: Any, desk: dict[str, Any], as_before: None, hello_tree: Tree) -> None:
+    site.host.shell("systemd-run --unit=squatter python3 -m http.server 8299 --bind 127.0.0.1")
+    try:
+        site.wait_for("the squatter", "ss -ltn | grep -q :8299")
+        line = site.refused({**desk, "bind": "127.0.0.1:8299"})
+        assert re.fullmatch(r"bind: given 127.0.0.1:8299: the port is in use by python3 \(pid \d+\)", line)
+        line = site.refused(site.spec("second", hello_tree("x"), bind=f"127.0.0.1:{PORT}"))
+        assert line == f"bind: given 127.0.0.1:{PORT}, which the app desk has; choose another"
+    finally:
+        site.host.run(["systemctl", "stop", "squatter"])
+
+
+def test_a_full_disk_leaves_nothing(site: Any, desk: dict[str, Any], as_before: None) -> None:
+    """The folder of a second app is a small file system that its build fills."""
+    site.host.shell("mkdir -p /srv/tight && mount -t tmpfs -o size=300m tmpfs /srv/tight")
+    try:
+        fill = "head -c 400M /dev/zero > filler"
+        spec = site.spec("tight", {"main.py": APP}, bind="127.0.0.1:8202", commands={"build": [fill]})
+        line = site.refused(spec)
+        assert "no space left" in line.lower()
+        assert site.host.shell("ls -A /srv/tight").strip() == ""
+        site.host.shell("head -c 200M /dev/zero > /srv/tight/theirs")
+        assert "MiB free at /srv/tight" in site.refused(spec)
+        assert site.host.shell("ls -A /srv/tight").strip() == "theirs"
+    finally:
+        site.host.shell("umount /srv/tight; rmdir /srv/tight")
+
+
+def test_a_failed_first_deploy_leaves_a_bare_host(site: Any, desk: dict[str, Any], as_before: None) -> None:
+    spec = site.spec("fresh", {"main.py": "raise SystemExit('no')\n"}, bind="127.0.0.1:8203")
+    assert "main:app does not import" in site.refused(spec)
+    for place in ("/srv/fresh", "/etc/farrier/fresh", "/etc/systemd/system/fresh.socket"):
+        assert site.host.run(["test", "-e", place], check=False).returncode
+    assert site.host.run(["id", "fresh"], check=False).returncode
+
+
+def test_names_of_others_are_refused(
+    site: Any, desk: dict[str, Any], as_before: None, hello_tree: Tree
+) -> None:
+    tree = hello_tree("x")
+    assert "user: mail exists already with the home" in site.refused(
+        site.spec("mail", tree, bind="127.0.0.1:8204")
+    )
+    site.host.write("/etc/systemd/system/taken.socket", "[Socket]\nListenStream=8999\n")
+    try:
+        line = site.refused(site.spec("taken", tree, bind="127.0.0.1:8204"))
+        assert "/etc/systemd/system/taken.socket holds" in line
+    finally:
+        site.host.run(["rm", "/etc/systemd/system/taken.socket"])
+
+
+@pytest.mark.parametrize("at", ["dependencies", "check", "start", "switch", "stop"])
+def test_a_killed_run_is_gone_on_with(site: Any, desk: dict[str, Any], hello_tree: Tree, at: str) -> None:
+    """SIGKILL at a step: the app answers throughout, and the next apply ends where this one would have."""
+    spec = {**desk, "source": site.upload(hello_tree(f"killed at {at}"))}
+    site.host.write("/tmp/killed.json", json.dumps(spec))
+    events = "/srv/desk/events.jsonl"
+    step = f'"event": "start", "step": "{at}"'
+    watch = (
+        f"export PYTHONPATH={site.wheel}; n=$(wc -l < {events}); "
+        "python3 -m farrier release apply /tmp/killed.json --json > /tmp/killed.out 2>/dev/null & "
+        f"until tail -n +$((n+1)) {events} | grep -q '{step}'; do sleep 0.02; done; "
+        "systemctl kill -s KILL farrier-deploy-desk.service; wait"
+    )
+    site.host.run(["sh", "-c", watch], timeout=120)
+    told = json.loads(site.host.read("/tmp/killed.out"))
+    assert told["failed"]
+    assert "run it again and it goes on from there" in told["msg"]
+    assert re.match("one|killed at", site.get(PORT))
+    site.apply(spec)
+    assert site.get(PORT).startswith(f"killed at {at} ")
+    state = site.state("desk")
+    assert state["run"] == {}
+    other = "green" if state["active"] == "blue" else "blue"
+    assert (
+        site.host.run(["systemctl", "is-active", f"desk@{other}"], check=False).stdout.strip() == "inactive"
+    )
+    assert not site.apply(spec)["changed"]
+    site.apply(desk)
+    assert site.get(PORT).startswith("one")
+
+
+def test_a_second_run_waits_its_turn_and_a_stopped_one_is_undone(site: Any, desk: dict[str, Any]) -> None:
+    slow = {**desk, "commands": {"build": ["sleep 60"]}}
+    site.host.write("/tmp/slow.json", json.dumps(slow))
+    before = site.state("desk")
+    site.host.shell(
+        f"PYTHONPATH={site.wheel} env --default-signal=INT setsid "
+        "python3 -m farrier release apply /tmp/slow.json --json > /tmp/slow.out 2>&1 &"
+    )
+    site.wait_for("the build", "tail -3 /srv/desk/events.jsonl | grep -q 'sleep 60'")
+    line = site.refused(slow)
+    assert re.search(r"another run holds it: tests, pid \d+, for \d+ s", line)
+    # Ctrl-C of the one who follows does not stop the deploy.
+    site.host.shell("kill -INT $(pgrep -f 'release apply /tmp/slow.json')")
+    site.wait_for("the follower's end", "grep -q 'goes on in' /tmp/slow.out", 10)
+    assert site.host.shell("systemctl is-active farrier-deploy-desk").strip() == "active"
+    site.host.run(["systemctl", "stop", "farrier-deploy-desk"])
+    after = site.state("desk")
+    assert after["release"] == before["release"]
+    assert after["history"][-1]["message"] == "stopped by systemctl stop"
+    assert not site.apply(desk)["changed"]
