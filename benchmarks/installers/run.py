@@ -4,8 +4,9 @@
 
 Each trial is a container of its own on one CPU: a fresh venv is filled from an example's lock with
 nothing cached, then a second one with whatever the first left in the cache (the next deploy). The ways
-of installing take turns, so that a busy machine or network hurts all of them alike. Then the memory
-limit goes down until each fails. Writes benchmarks/results/installers/{results.csv,summary.json,index.html}.
+of installing take turns, so that a busy machine or network hurts all of them alike. Then the smallest
+memory limit is sought under which each still completes. Writes results.csv, summary.json and index.html to
+benchmarks/results/installers/.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ RESULTS = ROOT / "benchmarks/results/installers"
 TRIAL = ROOT / "benchmarks/installers/trial.py"
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 APPS = ("fastapi_app", "django_app")
-TRIAL_SECONDS = 600
+TRIAL_SECONDS = 300
 COMMAND = "python3 benchmarks/installers/run.py"
 Rows = list[dict[str, Any]]
 MEASURED = (
@@ -82,7 +83,7 @@ def find_uv() -> str:
     return str(Path(found).resolve())
 
 
-def container(image: str, uv: str, way: Way, app: str, memory: str) -> list[str]:
+def container(image: str, uv: str, way: Way, app: str, memory: str, part: str) -> list[str]:
     """One CPU, the limit and no swap beyond it; the registry is reached as the host reaches it."""
     mounts = [
         f"{TRIAL}:/opt/trial.py:ro",
@@ -104,14 +105,14 @@ def container(image: str, uv: str, way: Way, app: str, memory: str) -> list[str]
         command += ["--volume", mount]
     for name, value in passed.items():
         command += ["--env", f"{name}={value}"]
-    return [*command, image, "python3", "/opt/trial.py", way.installer, "/opt/requirements.txt"]
+    return [*command, image, "python3", "/opt/trial.py", way.installer, "/opt/requirements.txt", part]
 
 
-def trial(image: str, uv: str, way: Way, app: str, memory: str) -> dict[str, Any]:
+def trial(image: str, uv: str, way: Way, app: str, memory: str, part: str = "both") -> dict[str, Any]:
     """A row of results; a container that the kernel killed is a result too (completed: false)."""
     try:
         done = subprocess.run(
-            container(image, uv, way, app, memory),
+            container(image, uv, way, app, memory, part),
             capture_output=True,
             text=True,
             timeout=TRIAL_SECONDS,
@@ -123,7 +124,7 @@ def trial(image: str, uv: str, way: Way, app: str, memory: str) -> dict[str, Any
     except subprocess.TimeoutExpired:
         answer = {"cold": {"status": -1, "message": f"no end within {TRIAL_SECONDS} s"}}
     cold, warm = answer["cold"], answer.get("warm") or {}
-    completed = cold["status"] == 0 and warm.get("status") == 0
+    completed = cold["status"] == 0 and (part == "cold" or warm.get("status") == 0)
     row = {
         "app": app,
         "way": way.name,
@@ -149,7 +150,7 @@ def trial(image: str, uv: str, way: Way, app: str, memory: str) -> dict[str, Any
     return row
 
 
-def rounds(image: str, uv: str, memory: str, repeats: int) -> list[dict[str, Any]]:
+def rounds(image: str, uv: str, memory: str, repeats: int) -> Rows:
     """Every way takes its turn in every round, forwards and backwards in alternate rounds."""
     rows = []
     for repeat in range(repeats):
@@ -159,18 +160,19 @@ def rounds(image: str, uv: str, memory: str, repeats: int) -> list[dict[str, Any
     return rows
 
 
-def floors(image: str, uv: str, sizes: Iterable[int]) -> list[dict[str, Any]]:
-    """Down the sizes until a way fails twice; one failure may be the machine's, two are the way's."""
-    rows = []
+def floors(image: str, uv: str, sizes: Sequence[int]) -> Rows:
+    """By halves between sizes that completed and sizes that failed twice (once may be the machine's)."""
+    rows: Rows = []
     for app in APPS:
         for way in WAYS:
-            for size in sizes:
-                pair = [{"repeat": 0, **trial(image, uv, way, app, f"{size}m")}]
-                if not pair[0]["completed"]:
-                    pair.append({"repeat": 1, **trial(image, uv, way, app, f"{size}m")})
-                rows += pair
-                if not any(row["completed"] for row in pair):
-                    break
+            low, high = 0, len(sizes)
+            while low < high:
+                middle = (low + high) // 2
+                tries = [trial(image, uv, way, app, f"{sizes[middle]}m", "cold")]
+                if not tries[0]["completed"]:
+                    tries.append(trial(image, uv, way, app, f"{sizes[middle]}m", "cold"))
+                rows += [{"repeat": repeat, **row} for repeat, row in enumerate(tries)]
+                low, high = (low, middle) if tries[-1]["completed"] else (middle + 1, high)
     return rows
 
 
@@ -198,7 +200,7 @@ def figures(rows: Rows, low: Rows) -> list[dict[str, Any]]:
                     continue
                 value, name = round(statistics.median(values), 2), f"{app}: {way.name}: {words}"
                 found.append(figure(name, value, unit, COMMAND, interval=(min(values), max(values))))
-                if pip and way.name != "pip":
+                if pip and way.name in ("uv", "uv limited"):
                     ratio = round(value / statistics.median(pip), 2)
                     found.append(figure(f"{app}: {way.name} / pip: {words}", ratio, "ratio", COMMAND))
         for way in WAYS:
@@ -247,7 +249,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5, help="rounds at --memory (default: 5)")
     parser.add_argument("--memory", default="1024m", help="limit of the rounds (default: 1024m)")
-    parser.add_argument("--sizes", default="256,170,128,96,80,64,48", help="limits, MiB, for the way down")
+    parser.add_argument("--sizes", default="48,64,80,96,128,170,256", help="limits tried, MiB, ascending")
+    parser.add_argument("--limits-only", action="store_true", help="keep the rounds of results.csv")
     parser.add_argument("--again", action="store_true", help="only summarise results.csv again")
     parser.add_argument("--image", default="", help="a Debian image with python3-venv (default: the lab's)")
     given = parser.parse_args()
@@ -257,9 +260,10 @@ def main() -> None:
         rows, low = read(RESULTS / "results.csv")
     else:
         image, uv = given.image or base_image(), find_uv()
-        rows = rounds(image, uv, given.memory, given.repeats)
+        kept = read(RESULTS / "results.csv")[0] if given.limits_only else []
+        rows = kept or rounds(image, uv, given.memory, given.repeats)
         record(rows, [])
-        low = floors(image, uv, [int(size) for size in given.sizes.split(",")])
+        low = floors(image, uv, sorted(int(size) for size in given.sizes.split(",")))
         record(rows, low)
     found = figures(rows, low)
     write("installers", found)

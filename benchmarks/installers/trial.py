@@ -1,7 +1,7 @@
 """One trial, run inside the container: install a lock into a fresh venv, cold and then warm, and measure it.
 
 Standard library only; prints one JSON object. Called by run.py as
-``trial.py INSTALLER LOCK`` with uv (if used) at /opt/uv.
+``trial.py INSTALLER LOCK [cold]`` with uv (if used) at /opt/uv.
 """
 
 from __future__ import annotations
@@ -94,9 +94,10 @@ def folder_mib(path: str) -> float:
 
 
 def main() -> None:
-    installer, lock = sys.argv[1:3]
+    installer, lock = sys.argv[1:3]  # "cold" after them: once only
     cold = install(installer, lock, "/srv/cold")
-    warm = install(installer, lock, "/srv/warm") if cold["status"] == 0 else None
+    both = "cold" not in sys.argv[3:] and cold["status"] == 0
+    warm = install(installer, lock, "/srv/warm") if both else None
     cache = os.environ.get("UV_CACHE_DIR") or os.environ.get("PIP_CACHE_DIR") or "/none"
     answer = {"cold": cold, "warm": warm, "cache_mib": folder_mib(cache), "venv_mib": folder_mib("/srv/cold")}
     print(json.dumps(answer))
