@@ -21,7 +21,7 @@ from gunicorn.pidfile import Pidfile
 
 from farrier.errors import FarrierError
 from farrier.serve import events
-from farrier.serve.board import STAGES, Board
+from farrier.serve.board import READY, STAGES, Board
 from farrier.serve.endings import APP_LOAD_ERROR, WORKER_BOOT_ERROR, Ending, MemoryKills, describe
 from farrier.serve.notify import Notifier
 from farrier.serve.state import StateFile, instance_name, release_name
@@ -162,8 +162,8 @@ class FarrierArbiter(Arbiter):
         self.phase, self.was_ready = "ready", True
         seconds = round(time.time() - self.started_at, 3)
         count = len(self.ready_workers())
-        self.notifier.ready(self.status_line())
         self.write_state()
+        self.notifier.ready(self.status_line())
         events.emit(
             self.log,
             "info",
@@ -320,7 +320,7 @@ class FarrierArbiter(Arbiter):
         except Exception:
             # A person's hook must not take the master, and with it the site.
             self.log.exception("Exception in the child_exit hook")
-        died_booting = not worker.slot.booted and not worker.retired
+        died_booting = not worker.slot.proven and not worker.retired
         note = ending.message if ending.failed_to_boot else f"{ending.reason}: {ending.message}"
         self.board.give_back(worker.slot)
         if died_booting:
@@ -411,9 +411,9 @@ class FarrierArbiter(Arbiter):
         if failure is None:
             failure = self._exchange(before)
         self.phase = "ready" if self.was_ready else "starting"
+        self.write_state()
         if self.was_ready:
             self.notifier.ready(self.status_line())
-        self.write_state()
         seconds = round(time.monotonic() - began, 3)
         if failure is None:
             events.emit(self.log, "info", "reloaded", f"reloaded in {seconds:g} s", seconds=seconds)
@@ -612,10 +612,10 @@ class FarrierArbiter(Arbiter):
 
 
 def _is_ready(worker: Any) -> bool:
-    """By its mark; a worker class that is not farrier's never marks, so its heartbeat has to do."""
-    if hasattr(worker, "mark_ready"):
-        return bool(worker.slot.ready)
-    return bool(worker.tmp.last_update() > 0 and time.time() - worker.started_at > 1.0)
+    """By its mark; a worker class that is not farrier's never marks itself: alive for a second has to do."""
+    if not hasattr(worker, "mark_ready") and not worker.slot.proven and time.time() - worker.started_at > 1.0:
+        worker.slot.stage = READY
+    return bool(worker.slot.ready)
 
 
 def _shown_worker(worker: Any) -> dict[str, Any]:

@@ -71,6 +71,11 @@ class Slot:
         return self.booted_at > 0
 
     @property
+    def proven(self) -> bool:
+        """Whether it was ready once, whatever came after."""
+        return self.ready_at > 0
+
+    @property
     def booted_at(self) -> float:
         return self._get(_TIME, _BOOTED_AT)
 

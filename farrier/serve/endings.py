@@ -38,7 +38,7 @@ def describe(worker: Any, status: int, memory_kill: bool) -> Ending:
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
     name = _signal_name(number) if number else None
     slot = getattr(worker, "slot", None)
-    booted = slot is None or slot.booted
+    proven = slot is None or slot.proven
     note = slot.note if slot is not None else ""
 
     def ending(reason: str, severity: str, message: str) -> Ending:
@@ -53,10 +53,10 @@ def describe(worker: Any, status: int, memory_kill: bool) -> Ending:
         severity = "warning" if late else "info"
         how = f"not done within {worker.cfg.graceful_timeout} s" if late else "as asked"
         return ending("stopped", severity, how)
-    if code in (WORKER_BOOT_ERROR, APP_LOAD_ERROR) and not booted:
+    if code in (WORKER_BOOT_ERROR, APP_LOAD_ERROR) and not proven:
         return ending("failed to boot", "error", note or "the app could not be loaded")
-    if not booted and code != 0:
-        return ending("failed to boot", "error", note or f"it died while loading the app ({name or code})")
+    if not proven and code != 0:
+        return ending("failed to boot", "error", note or f"it died before it was ready ({name or code})")
     if slot is not None and slot.ending == RECYCLED:
         return ending("recycled", "info", f"after {slot.requests} requests")
     if slot is not None and slot.ending == CODE_CHANGED:

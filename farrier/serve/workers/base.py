@@ -142,6 +142,8 @@ class FarrierWorker:
         return late
 
     def mark_ready(self) -> None:
+        # Gunicorn times out only those that gave a sign of life once; an import may take longer.
+        self.notify()
         if self.slot is not None:
             self.slot.note = ""
             self.slot.stage = READY
