@@ -19,7 +19,7 @@ SYSTEM_BASE = 80 * MIB
 SYSTEM_SHARE = 0.025
 SYSTEM_MAXIMUM = GIB
 """Kernel, systemd, sshd, journald, of a machine's nominal memory: 80 MiB + 2.5 %. Measured on true Debian 12
-VMs: 512 MB leaves 418 MB free after boot (94 gone; the formula: 93), 256 MB leaves 173 (83; the formula: 86)."""
+VMs: 512 MB leaves 418 free after boot (94 gone; the formula: 93), 256 MB leaves 173 (83; the formula: 86)."""
 
 SYSTEM_BASE_READ = 46 * MIB
 SYSTEM_SHARE_READ = 0.015
@@ -187,7 +187,9 @@ a leak must not take the host. First estimate."""
 MEMORY_HIGH_SHARE = 0.95
 """Of memory_max: from here the kernel reclaims and throttles instead of killing. First estimate."""
 CANDIDATE_FACTOR = 1.25
-"""A release that was not promoted yet gets a quarter more than the plan expects of it. First estimate."""
+CANDIDATE_SLOTS = 2
+"""A release that was not promoted yet gets a quarter more than the plan expects of it, and where that does
+not fit at least its workers with two requests each, for the gate. First estimate."""
 CLOUD_RUN_CONCURRENCY_MAXIMUM = 1000
 CLOUD_RUN_MEMORY_FOR_CPUS = ((6.0, 4 * GIB), (4.0, 2 * GIB))
 """Cloud Run: 4 CPUs need 2 GiB, 6 and 8 need 4 GiB; below one CPU concurrency must be 1; at most 1000."""

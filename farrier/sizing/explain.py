@@ -31,7 +31,7 @@ GROUPS = {
     "Cloud Run": ("cloud_run_concurrency",),
 }
 """How the fields are grouped on a screen."""
-NAME_WIDTH = 21
+NAME_WIDTH = 22
 VALUE_WIDTH = 9
 LEAST_WIDTH = 60
 

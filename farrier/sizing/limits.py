@@ -46,24 +46,33 @@ def _container_limits(sheet: Sheet) -> None:
 def _shared_limits(sheet: Sheet) -> None:
     """Limits of one release's unit and of the candidate beside it: together never more than the share."""
     one, available = sheet.one, sheet.problem.share.available
-    fresh = one.footprint.generation(one.workers, one.slots)
-    candidate = min(available, int(fresh * constants.CANDIDATE_FACTOR))
-    beside = 0
+    candidate, why = _candidate(one, available)
+    beside = candidate if one.strategy == "overlap" else 0
+    expected = one.steady if beside else max(one.steady, one.deploy)
+    maximum = _maximum(sheet, expected, available - beside, beside)
+    high = int(maximum * constants.MEMORY_HIGH_SHARE)
+    share = f"{constants.MEMORY_HIGH_SHARE:.0%} of memory_max"
+    if high < expected:
+        high, share = min(expected, maximum), "what the app is expected to take"
+    sheet.add("memory_high", high, f"{share}: from there the kernel reclaims before it kills", "memory")
+    sheet.add("candidate_memory_max", candidate, why, "memory")
+
+
+def _candidate(one: Fit, available: int) -> tuple[int, str]:
+    busy = one.footprint.generation(one.workers, one.slots)
+    at_rest = one.footprint.generation(one.workers, min(one.slots, constants.CANDIDATE_SLOTS))
+    limit = min(available, int(busy * constants.CANDIDATE_FACTOR))
     if one.strategy == "overlap":
-        candidate = max(min(candidate, available - one.steady), min(fresh, available // 2))
-        beside = candidate
-    expected = max(one.steady, one.deploy if one.strategy != "overlap" else 0)
+        limit = max(min(limit, available - one.steady), min(at_rest, available // 2))
+    why = f"a new release takes {format_bytes(at_rest)} until it is promoted; beyond this it would be the old one's"
+    return limit, why
+
+
+def _maximum(sheet: Sheet, expected: int, left: int, beside: int) -> int:
     most = int(expected * constants.MEMORY_MAX_FACTOR)
-    left = available - beside
     if most <= left:
         why = f"{constants.MEMORY_MAX_FACTOR:g} x {format_bytes(expected)}: room for error, none for a leak"
-        maximum = sheet.add("memory_max", most, why, "practice")
-    else:
-        held = f", less {format_bytes(beside)} for the next release" if beside else ""
-        why = f"all there is: {sheet.problem.share.sentence()}{held}"
-        maximum = sheet.add("memory_max", left, why, "memory")
-    high = max(min(expected, int(str(maximum))), int(int(str(maximum)) * constants.MEMORY_HIGH_SHARE))
-    why = f"{constants.MEMORY_HIGH_SHARE:.0%} of memory_max: there the kernel reclaims before it kills"
-    sheet.add("memory_high", high, why, "memory")
-    why = f"a new release takes {format_bytes(fresh)}; what it takes beyond this would be the old one's"
-    sheet.add("candidate_memory_max", candidate, why, "memory")
+        return int(str(sheet.add("memory_max", most, why, "practice")))
+    held = f", less {format_bytes(beside)} for the next release" if beside else ""
+    why = f"all there is: {sheet.problem.share.sentence()}{held}"
+    return int(str(sheet.add("memory_max", left, why, "memory")))
