@@ -379,6 +379,7 @@ _OF_THE_CODE = (
     "chdir",
     "shared",
     "config_file",
+    "env_files",
     "ready",
     "python",
 )

@@ -115,12 +115,14 @@ class Machine:
         self.state.run["phase"] = "build"
         release = view.release or self.build(view)
         view.release = release
-        self.migrate(view, release)
+        if not self.target:
+            # A database that went forward does not go back with the code.
+            self.migrate(view, release)
         action = "deploy" if self.state.release != release.id else view_action(view, self.state)
         if action in ("live", "reload", "nothing"):
             self.settle(view, release, action)
         else:
-            self.exchange(view, release, action)
+            self.exchange(view, release)
         self.finish(release)
 
     def build(self, view: View) -> Release:
@@ -178,12 +180,13 @@ class Machine:
 
     # -- the exchange of colours -----------------------------------------------------------------------
 
-    def exchange(self, view: View, release: Release, action: str) -> None:
+    def exchange(self, view: View, release: Release) -> None:
         """The other colour takes over: beside the old one where both fit, else in its place."""
         old = self.state.active
         new = other(old) if old else COLOURS[0]
         wanted, self.plan, _ = view.files(new, release)
-        overlap = self.strategy() == "overlap" and action != "socket" and old is not None
+        moves = old is not None and units.socket_moves(self.spec, self.layout)
+        overlap = self.strategy() == "overlap" and not moves and old is not None
         self.changed = True
         self.state.run |= {"phase": "start", "candidate": release.id, "colour": new, "old": old}
         self.state.save(self.layout)
@@ -195,7 +198,7 @@ class Machine:
                 step.changed, step.detail = True, f"{new} beside {old}"
                 self.start(new)
         else:
-            self.replace(old, new, action)
+            self.replace(old, new, moves)
         self.switch(release, new)
         if overlap:
             with self.journal.step("stop") as step:
@@ -246,7 +249,7 @@ class Machine:
     def tail(self, service: str, since: float) -> str:
         return systemd.telling_line(systemd.journal_since(service, since))
 
-    def replace(self, old: str | None, new: str, action: str) -> None:
+    def replace(self, old: str | None, new: str, moves: bool) -> None:
         """The socket holds what comes in while the old colour goes and the new one boots."""
         with self.journal.step("start") as step:
             step.changed, step.detail = True, f"{new} in place of {old}" if old else new
@@ -257,7 +260,7 @@ class Machine:
                 self.state.run["phase"] = "replace"
                 self.state.save(self.layout)
                 self.stop(old)
-            if action == "socket" and old:
+            if moves:
                 systemd.systemctl("stop", self.layout.socket)
             self.start(new)
 
@@ -366,12 +369,16 @@ class Machine:
     def put_back(self) -> None:
         """Files and colours as they were before the run."""
         candidate, old = self.state.run.get("colour"), self.state.active
+        moved = units.listen_stream(self.layout)
         restored = self.undo.restore() if self.undo.pending else []
         if any(path.is_relative_to(UNITS) for path in restored):
             systemd.reload_units()
         if candidate and candidate != old:
             systemd.systemctl("stop", self.layout.service(candidate), check=False, timeout=300)
             systemd.systemctl("reset-failed", self.layout.service(candidate), check=False)
+        if old and moved != units.listen_stream(self.layout):
+            # systemd let go of the address when the file changed; only a start opens it again.
+            systemd.systemctl("stop", self.layout.socket, check=False, timeout=300)
         if old:
             self.wake(old)
 

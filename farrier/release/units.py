@@ -31,7 +31,7 @@ CANDIDATE_OOM_SCORE = 500
 
 @dataclass(frozen=True)
 class Unit(File):
-    """A file, and what a change of it needs: ``live``, ``reload`` (HUP), ``restart`` or ``socket``."""
+    """A file, and what a change of it needs: ``live`` (daemon-reload), ``reload`` (HUP) or ``restart``."""
 
     needs: str = "restart"
 
@@ -73,7 +73,21 @@ TriggerLimitIntervalSec=0
 [Install]
 WantedBy=sockets.target
 """
-    return Unit(UNITS / layout.socket, text, needs="socket")
+    return Unit(UNITS / layout.socket, text, needs="live")
+
+
+def listen_stream(layout: Layout) -> str:
+    """Where the socket's file says that it listens; empty where there is none."""
+    try:
+        text = (UNITS / layout.socket).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    return text.partition("ListenStream=")[2].partition("\n")[0]
+
+
+def socket_moves(spec: Spec, layout: Layout) -> bool:
+    """True if the socket listens elsewhere than the spec says: systemd then has to open it anew."""
+    return listen_stream(layout) not in ("", spec.listen.listen_stream)
 
 
 def active(layout: Layout, colour: str) -> File:

@@ -114,6 +114,8 @@ class View:
         differing = {unit.needs for unit in wanted if not unit.is_there()}
         if not units.active(self.layout, self.state.active).is_there():
             differing.add("restart")
+        if units.socket_moves(self.spec, self.layout):
+            differing.add("socket")
         if not differing and not self.is_serving():
             return "restart"
         return max(differing, key=ACTIONS.index, default="nothing")
