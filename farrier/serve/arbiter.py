@@ -98,6 +98,7 @@ class FarrierArbiter(Arbiter):
         self.pid = os.getpid()
         self.state = StateFile.from_environ(os.environ, self.log)
         self.write_state()
+        self._check_config()
         if not self.LISTENERS and not self.cfg.reuse_port and not _inherits_sockets():
             self.LISTENERS = self.listen(self.cfg.address, {})
         super().start()
@@ -283,6 +284,7 @@ class FarrierArbiter(Arbiter):
         except ProcessLookupError:
             worker = self.WORKERS.pop(pid, None)
             if worker is not None:
+                worker.retired = worker.retired or time.monotonic()
                 self._bury(worker, Ending("stopped", "info", "it was gone before it was asked"))
             return
         if sig in (signal.SIGTERM, signal.SIGKILL):
@@ -320,7 +322,8 @@ class FarrierArbiter(Arbiter):
         except Exception:
             # A person's hook must not take the master, and with it the site.
             self.log.exception("Exception in the child_exit hook")
-        died_booting = not worker.slot.proven and not worker.retired
+        asked = worker.retired or ending.signal in ("SIGTERM", "SIGINT", "SIGQUIT")
+        died_booting = not worker.slot.proven and not asked
         note = ending.message if ending.failed_to_boot else f"{ending.reason}: {ending.message}"
         self.board.give_back(worker.slot)
         if died_booting:
@@ -452,10 +455,10 @@ class FarrierArbiter(Arbiter):
         _ = self.app.cfg.worker_class
         folder = self.app.cfg.worker_tmp_dir
         if folder and not os.path.isdir(folder):  # noqa: PTH112
-            raise FarrierError(f"worker_tmp_dir {folder} is not a folder")
+            raise FarrierError(f"worker_tmp_dir {folder} is not a folder", 1)
         for name in (self.app.cfg.certfile, self.app.cfg.keyfile):
             if name and not os.path.exists(name):  # noqa: PTH110
-                raise FarrierError(f"{name} does not exist")
+                raise FarrierError(f"{name} does not exist", 1)
 
     def _new_listeners(self, before: _Before) -> list[Any]:
         if before.cfg.address == self.cfg.address or self.cfg.reuse_port:

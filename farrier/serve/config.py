@@ -113,6 +113,7 @@ def evaluate(
 
     ``arguments``: what the command line sets, by setting name; ``config_file``: the person's own.
     """
+    slow_request(environ)
     theirs = read_person(config_file or environ.get("FARRIER_CONFIG") or None)
     name = os.path.basename(config_file or environ.get("FARRIER_CONFIG", ""))  # noqa: PTH119
     try:
@@ -306,6 +307,16 @@ def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:
     if environ.get("ENVIRONMENT") == "development":
         found.update(accesslog="-", reload=True)
     return found
+
+
+def slow_request(environ: Mapping[str, str]) -> float | None:
+    """FARRIER_SLOW_REQUEST in seconds; None (unset, empty or 0): no request is slow."""
+    text = environ.get("FARRIER_SLOW_REQUEST", "")
+    try:
+        seconds = float(text or 0)
+    except ValueError as error:
+        raise FarrierError(f"FARRIER_SLOW_REQUEST={text}: must be a number of seconds (0: off)") from error
+    return seconds if seconds > 0 else None
 
 
 def register_worker_classes() -> None:

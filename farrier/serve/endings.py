@@ -53,6 +53,8 @@ def describe(worker: Any, status: int, memory_kill: bool) -> Ending:
         severity = "warning" if late else "info"
         how = f"not done within {worker.cfg.graceful_timeout} s" if late else "as asked"
         return ending("stopped", severity, how)
+    if number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
+        return ending("stopped", "info", f"by {name} from outside")
     if code in (WORKER_BOOT_ERROR, APP_LOAD_ERROR) and not proven:
         return ending("failed to boot", "error", note or "the app could not be loaded")
     if not proven and code != 0:
@@ -61,8 +63,8 @@ def describe(worker: Any, status: int, memory_kill: bool) -> Ending:
         return ending("recycled", "info", f"after {slot.requests} requests")
     if slot is not None and slot.ending == CODE_CHANGED:
         return ending("stopped", "info", "its code changed")
-    if code == 0 or number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
-        return ending("stopped", "info", f"by {name}" if name else "by itself")
+    if code == 0:
+        return ending("stopped", "info", "by itself")
     return ending("crashed", "error", f"by {name}" if name else f"with exit status {code}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
@@ -16,10 +17,8 @@ from .conftest import CLASSES, TERM, Serve, Site, app_of
 
 def ask_in_background(site: Site, path: str) -> threading.Thread:
     def ask() -> None:
-        try:
+        with contextlib.suppress(OSError, http.client.HTTPException):
             site.get(path)
-        except (OSError, http.client.HTTPException):
-            pass
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()

@@ -14,6 +14,7 @@ from farrier.health.checks import Check, Outcome, checks_in_force, run_checks
 from farrier.health.wsgi import HealthMiddleware
 from farrier.serve import apps, events
 from farrier.serve.board import BOOTED, READY, Slot
+from farrier.serve.config import slow_request
 from farrier.serve.endings import WORKER_BOOT_ERROR
 
 #: Seconds that a worker of an app that was ready before waits for its checks before it serves anyway:
@@ -55,7 +56,7 @@ class FarrierWorker:
         super().__init__(*args, **kwargs)
         self.in_hand: dict[object, tuple[str, float]] = {}
         self._posted = 0.0
-        self._slow = _slow_request(os.environ.get("FARRIER_SLOW_REQUEST"))
+        self._slow = slow_request(os.environ)
 
     # --- the app --------------------------------------------------------------------------------
 
@@ -206,14 +207,3 @@ def _ended_by_term() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _slow_request(text: str | None) -> float | None:
-    """FARRIER_SLOW_REQUEST in seconds; None, empty and 0: never."""
-    if not text:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError as error:
-        raise FarrierError(f"FARRIER_SLOW_REQUEST={text}: must be a number of seconds (0: off)") from error
-    return seconds if seconds > 0 else None
