@@ -68,6 +68,7 @@ rm -rf /var/lib/apt/lists/* /var/cache/apt/* /usr/share/doc/* /usr/share/man/* /
 """
 
 _PULL_ANSWER_SECONDS = 8.0
+_ROOMY_BYTES = 2 * 2**30  # a base takes 0.5 GB while it is made
 
 
 def ensure_base(release: str = "bookworm", machine: Machine | None = None, steps: Steps | None = None) -> str:
@@ -142,34 +143,60 @@ def _debootstrap(release: str, archive: Path, machine: Machine, steps: Steps | N
     log = checkout.state_dir() / f"debootstrap-{release}.log"
     log.unlink(missing_ok=True)
     stream = (steps or Steps()).stream
-    root = Path(tempfile.mkdtemp(prefix="build-", dir=archive.parent))
-    root.chmod(0o755)
     downloads = archive.parent / "packages" / release
     downloads.mkdir(parents=True, exist_ok=True)
-    proxy = next(
-        (line.split('"')[1] for line in machine.apt if line.lower().startswith("acquire::http::proxy")), None
-    )
-    env = [f"http_proxy={proxy}"] if proxy else []
-    step = STEP
-    try:
+    with _build_root(archive.parent, f"build-{archive.stem}-") as root:
         stream(
-            step,
+            STEP,
             as_root([
-                "env", *env, "debootstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}",
+                "env", *_proxy(machine), "debootstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}",
                 f"--cache-dir={downloads}", release, str(root), suites[0].uri,
             ]),
             log,
         )  # fmt: skip
         files = _FILES | machine.files() | {"/etc/apt/sources.list.d/debian.sources": _sources(suites)}
         _unpack(overlay(files | {"/etc/apt/sources.list": ""}), root)
-        stream(step, as_root(["chroot", str(root), "/bin/sh", "-c", _FINISH]), log)
+        stream(STEP, as_root(["chroot", str(root), "/bin/sh", "-c", _FINISH]), log)
         part = archive.with_suffix(".part")
-        stream(step, as_root(["tar", "--numeric-owner", "-C", str(root), "-cf", str(part), "."]), log)
+        stream(STEP, as_root(["tar", "--numeric-owner", "-C", str(root), "-cf", str(part), "."]), log)
         part.replace(archive)
-    finally:
-        # --one-file-system: a killed debootstrap may leave /proc mounted inside.
-        subprocess.run(as_root(["rm", "-rf", "--one-file-system", str(root)]), check=False)
     _prune(archive.parent)
+
+
+def _proxy(machine: Machine) -> list[str]:
+    """apt's proxy as debootstrap's downloader reads it."""
+    lines = [line for line in machine.apt if line.lower().startswith("acquire::http::proxy")]
+    return [f"http_proxy={lines[0].split(chr(34))[1]}"] if lines else []
+
+
+@contextmanager
+def _build_root(folder: Path, prefix: str) -> Iterator[Path]:
+    """A folder to unpack a Debian in, in memory where there is plenty: dpkg waits for the disk at every file."""
+    for left_over in folder.glob(f"{prefix}*"):  # of a killed run; the caller holds the lock
+        _remove_root(left_over)
+    root = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
+    root.chmod(0o755)
+    try:
+        if _available_memory() > _ROOMY_BYTES:
+            mount = ["mount", "-t", "tmpfs", "-o", "mode=755,size=1g", "tmpfs", str(root)]
+            subprocess.run(as_root(mount), capture_output=True, check=False)  # else the disk has to do
+        yield root
+    finally:
+        _remove_root(root)
+
+
+def _remove_root(root: Path) -> None:
+    subprocess.run(as_root(["umount", "-l", str(root)]), capture_output=True, check=False)
+    # --one-file-system: a killed debootstrap may leave /proc mounted inside.
+    subprocess.run(as_root(["rm", "-rf", "--one-file-system", str(root)]), check=False)
+
+
+def _available_memory() -> int:
+    """MemAvailable in bytes."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def _unpack(archive: bytes, root: Path) -> None:

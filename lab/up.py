@@ -171,6 +171,9 @@ def _inventory(host: Host) -> str:
         "gunicorn_app_app": "app.main:create_app()",
         "gunicorn_app_path": str(checkout.ROOT / "examples" / "fastapi_app"),
         "gunicorn_app_bind": f"0.0.0.0:{APP_PORT}",
+        "gunicorn_app_shared": ["data"],
+        "gunicorn_app_ready": ["app.ready:database"],
+        "gunicorn_app_settings": {"worker_class": "uvicorn"},
     }
     told = machine.installer_environment()
     if told:
