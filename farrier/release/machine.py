@@ -190,6 +190,12 @@ class Machine:
         self.changed = True
         self.state.run |= {"phase": "start", "candidate": release.id, "colour": new, "old": old}
         self.state.save(self.layout)
+        if moves:
+            with self.journal.step("address") as step:
+                step.changed, step.detail = True, self.spec.bind
+                # Before its file changes: systemd removes a unix socket by what the file says then.
+                self.stop(str(old))
+                systemd.systemctl("stop", self.layout.socket, timeout=SYSTEMCTL_SLACK)
         with self.journal.step("files") as step:
             self.write_files(wanted, release, new)
             step.changed, step.detail = True, self.plan_line()
@@ -198,7 +204,7 @@ class Machine:
                 step.changed, step.detail = True, f"{new} beside {old}"
                 self.start(new)
         else:
-            self.replace(old, new, moves)
+            self.replace(None if moves else old, new)
         self.switch(release, new)
         if overlap:
             with self.journal.step("stop") as step:
@@ -249,7 +255,7 @@ class Machine:
     def tail(self, service: str, since: float) -> str:
         return systemd.telling_line(systemd.journal_since(service, since))
 
-    def replace(self, old: str | None, new: str, moves: bool) -> None:
+    def replace(self, old: str | None, new: str) -> None:
         """The socket holds what comes in while the old colour goes and the new one boots."""
         with self.journal.step("start") as step:
             step.changed, step.detail = True, f"{new} in place of {old}" if old else new
@@ -260,8 +266,6 @@ class Machine:
                 self.state.run["phase"] = "replace"
                 self.state.save(self.layout)
                 self.stop(old)
-            if moves:
-                systemd.systemctl("stop", self.layout.socket)
             self.start(new)
 
     def stop(self, colour: str) -> None:
