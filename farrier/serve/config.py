@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from farrier.errors import FarrierError
+from farrier.health.report import health_path
 from farrier.serve import hooks
 from farrier.sizing.budget import Budget, read_budget
 from farrier.sizing.plan import Plan, plan
@@ -114,6 +115,7 @@ def evaluate(
     ``arguments``: what the command line sets, by setting name; ``config_file``: the person's own.
     """
     slow_request(environ)
+    health_path(environ.get("FARRIER_HEALTH_PATH", ""))
     theirs = read_person(config_file or environ.get("FARRIER_CONFIG") or None)
     name = os.path.basename(config_file or environ.get("FARRIER_CONFIG", ""))  # noqa: PTH119
     try:
