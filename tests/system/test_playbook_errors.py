@@ -1,0 +1,218 @@
+"""Whatever is wrong, a playbook ends in one clear line and the host is as it was.
+
+Real ansible-playbook over real SSH against the lab's systemd host.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import tools
+from lab.checkout import ROOT
+from lab.host import Host
+from lab.machine import Machine
+
+pytestmark = [pytest.mark.docker, pytest.mark.systemd]
+
+PORT = 8765
+SNAPSHOT = (ROOT / "tests" / "molecule" / "shared" / "snapshot.py").read_text()
+Play = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collection() -> None:
+    tools.link_collection()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """The smallest app there is; it needs nothing but Gunicorn."""
+    folder = tmp_path / "hello"
+    folder.mkdir()
+    (folder / "hello.py").write_text(
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [('Content-Type', 'text/plain')])\n"
+        "    return [b'hello']\n"
+    )
+    (folder / "requirements.txt").write_text("")
+    return folder
+
+
+@pytest.fixture
+def play(lab_host: Host, source: Path) -> Iterator[Play]:
+    """Runs a playbook with the variables of the app `hello`, changed as told."""
+
+    def run(playbook: str = "site", *flags: str, **changed: Any) -> subprocess.CompletedProcess[str]:
+        machine = Machine.read()
+        variables = {
+            "gunicorn_app_name": "hello",
+            "gunicorn_app_app": "hello:app",
+            "gunicorn_app_path": str(source),
+            "gunicorn_app_bind": f"127.0.0.1:{PORT}",
+            "gunicorn_app_ca_bundle": machine.bundle or "",
+            "gunicorn_app_installer_env": {
+                name: value
+                for name, value in machine.pip_environment().items()
+                if "CERT" not in name and "CA_" not in name
+            },
+            **changed,
+        }
+        command = [tools.bin_path("ansible-playbook"), "-i", lab_host.inventory_file("web"), *flags]
+        command += [f"playbooks/{playbook}.yml", "-e", json.dumps(variables)]
+        environment = {**os.environ, **tools.environment(), "ANSIBLE_NOCOLOR": "1"}
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False
+        )
+
+    yield run
+    if lab_host.run(["test", "-e", "/etc/farrier/hello"], check=False).returncode == 0:
+        run("remove")
+
+
+def _snapshot(host: Host) -> str:
+    return host.run(["python3", "-"], input=SNAPSHOT).stdout
+
+
+@pytest.fixture(scope="module")
+def bare(lab_host: Host) -> str:
+    """The host before any of these tests."""
+    return _snapshot(lab_host)
+
+
+def _error(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line that Ansible prints about the failure."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = [
+        line for line in (done.stdout + done.stderr).splitlines() if line.startswith("[ERROR]: Task failed: ")
+    ]
+    assert len(lines) == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    return re.sub(r"^\[ERROR\]: Task failed: ((Module|Action) failed: )?", "", lines[0])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (
+            {"gunicorn_app_settings": {"worker_class": "tornado"}},
+            r"gunicorn_app_settings\.worker_class: .*tornado",
+        ),
+        (
+            {"gunicorn_app_settings": {"workers": 0}},
+            r"gunicorn_app_settings\.workers: workers=0: ",
+        ),
+        ({"gunicorn_app_memory": "lots"}, r"gunicorn_app_memory: memory_limit=lots: .* such as 512MiB"),
+        ({"gunicorn_app_memory": "20MiB"}, r"gunicorn_app_memory: 20MiB does not fit on this host: "),
+        ({"gunicorn_app_bind": "127.0.0.1:22"}, r"gunicorn_app_bind: port 22 is taken on this host by ssh"),
+        ({"gunicorn_app_name": "ssh"}, r"gunicorn_app_name: ssh is taken by /"),
+        ({"gunicorn_app_path": "/nowhere"}, r"gunicorn_app_path: /nowhere does not exist on this controller"),
+        ({"gunicorn_app_python": "3.99"}, r"gunicorn_app_python: 3\.99 is not on this host"),
+    ],
+)
+def test_what_is_wrong_on_its_face_is_refused_in_seconds(
+    lab_host: Host, bare: str, play: Play, wrong: dict[str, Any], told: str
+) -> None:
+    done = play(**wrong)
+    error = _error(done)
+    assert re.match(told, error), error
+    assert "changed=0" in done.stdout
+    assert _snapshot(lab_host) == bare
+
+
+def test_a_disk_without_room_is_refused_with_the_figures(lab_host: Host, play: Play) -> None:
+    lab_host.shell("mkdir -p /small && mount -t tmpfs -o size=40m tmpfs /small")
+    try:
+        before = _snapshot(lab_host)
+        done = play(gunicorn_app_root="/small/hello")
+        assert re.match(
+            r"gunicorn_app_root: 40 MiB are free on the disk of /small, a release needs", _error(done)
+        )
+        assert _snapshot(lab_host) == before
+    finally:
+        lab_host.shell("umount /small && rmdir /small")
+
+
+def test_a_disk_that_fills_up_during_the_build_is_left_as_it_was(lab_host: Host, play: Play) -> None:
+    lab_host.shell("mkdir -p /small && mount -t tmpfs -o size=300m tmpfs /small")
+    try:
+        before = _snapshot(lab_host)
+        fill = "dd if=/dev/zero of=../../../fill bs=1M || true"
+        done = play(gunicorn_app_root="/small/hello", gunicorn_app_build_commands=[f"sh -c '{fill}'"])
+        assert re.search(r"no space|disk|full", _error(done), re.IGNORECASE), _error(done)
+        assert _snapshot(lab_host) == before
+        assert lab_host.shell("find /small -mindepth 1 -maxdepth 1 -type d") == ""
+    finally:
+        lab_host.shell("umount /small && rmdir /small")
+
+
+def test_a_module_that_does_not_import_leaves_nothing_behind(lab_host: Host, play: Play) -> None:
+    before = _snapshot(lab_host)
+    done = play(gunicorn_app_app="nothere:app")
+    assert re.match(
+        r"gunicorn_app_app: nothere:app does not import: .*No module named 'nothere'", _error(done)
+    )
+    assert _snapshot(lab_host) == before
+
+
+def test_a_release_that_fails_leaves_the_one_that_serves(lab_host: Host, play: Play, source: Path) -> None:
+    done = play()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "changed=0" in play().stdout, "a second run changes nothing"
+    before = lab_host.shell(
+        "readlink /srv/hello/current; systemctl show hello.socket hello@blue hello@green -p MainPID"
+    )
+    (source / "hello.py").write_text("raise RuntimeError('the new code is broken')\n")
+    done = play()
+    assert re.match(r"gunicorn_app_app: hello:app does not import: .*the new code is broken", _error(done))
+    after = lab_host.shell(
+        "readlink /srv/hello/current; systemctl show hello.socket hello@blue hello@green -p MainPID"
+    )
+    assert after == before
+    fetch = (
+        f"import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:{PORT}/').read().decode())"
+    )
+    assert lab_host.run(["python3", "-c", fetch]).stdout.strip() == "hello"
+
+
+def test_what_goes_leaves_nothing_behind_and_going_twice_changes_nothing(lab_host: Host, play: Play) -> None:
+    before = _snapshot(lab_host)
+    assert play().returncode == 0
+    done = play("remove")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert _snapshot(lab_host) == before
+    assert "changed=0" in play("remove").stdout
+
+
+def test_check_and_diff_on_a_bare_host_show_the_plan_and_change_nothing(lab_host: Host, play: Play) -> None:
+    before = _snapshot(lab_host)
+    done = play("site", "--check", "--diff")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "changed=1" in done.stdout
+    for shown in ("after: /etc/systemd/system/hello.socket", '"workers": '):
+        assert shown in done.stdout
+    assert _snapshot(lab_host) == before
+
+
+def test_a_host_that_does_not_answer_is_told_with_its_name(tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text(
+        "web:\n  hosts:\n    away:\n      ansible_host: 127.0.0.1\n      ansible_port: 1\n"
+        "      gunicorn_app_name: hello\n      gunicorn_app_app: hello:app\n"
+        "      gunicorn_app_requirement: hello\n"
+    )
+    command = [tools.bin_path("ansible-playbook"), "-i", str(inventory), "playbooks/site.yml"]
+    environment = {**os.environ, **tools.environment(), "ANSIBLE_NOCOLOR": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 4
+    assert "port 1: Connection refused" in done.stdout + done.stderr
+    assert "unreachable=1" in done.stdout and "Traceback" not in done.stdout + done.stderr
