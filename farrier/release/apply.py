@@ -268,8 +268,13 @@ def launch(spec: Spec, layout: Layout, order: Mapping[str, Any], say: Say) -> Re
     files.write_json(layout.wanted_json, {**spec.to_dict(), "order": {**order, "run": run}}, 0o600)
     descriptor = os.open(layout.events, os.O_RDONLY)
     try:
+        # The unit must not run from a wheel in a folder that goes with whoever sent it.
+        placed = runtime.place(runtime.find(spec.runtime))
         _start_unit(spec, layout)
-        return _followed(layout, run, descriptor, offset, say)
+        result = _followed(layout, run, descriptor, offset, say)
+        if placed:
+            result.steps.insert(0, Step("runtime", True, 0.0, runtime.find(spec.runtime).version))
+        return result
     finally:
         os.close(descriptor)
 

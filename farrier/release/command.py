@@ -91,6 +91,9 @@ def failure(status: int, lines: Sequence[str]) -> str:
         return "no space left on the disk"
     if status in (-9, 137):
         return "killed (most likely out of memory: give the host more memory or a swap file)"
+    if cause := re.search(r"^\s*cause: (.+(?:\n\s{9}.+)*)", text, re.MULTILINE):
+        # uv's resolver: the reason is indented below the error.
+        return re.sub(r"\s+", " ", cause[1]).strip()[:400]
     for pattern in (
         r"^\s*(?:ERROR|error|fatal|Error): .+",
         r"^\s*[\w.]+(?:Error|Exception): .+",

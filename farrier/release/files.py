@@ -174,11 +174,7 @@ class Undo:
 
 def _remove_empty(folder: Path) -> None:
     """Removes a folder that we made for a file and that is empty again (a unit's drop-in folder)."""
-    if (
-        folder.name.endswith(".d")
-        or folder.parent.name == "farrier"
-        or folder.parent.parent.name == "farrier"
-    ):
+    if folder.name.endswith(".d"):
         with contextlib.suppress(OSError):
             folder.rmdir()
 

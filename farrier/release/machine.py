@@ -11,7 +11,7 @@ import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import FarrierError
 from . import account as accounts
@@ -69,10 +69,6 @@ class Machine:
     def begin(self) -> None:
         self.state.run = {"id": self.journal.run, "who": self.who, "phase": "build", "began": states.now()}
         self.state.save(self.layout)
-        placed = runtime.find(self.spec.runtime)
-        with self.journal.step("runtime") as step:
-            step.changed = runtime.place(placed)
-            step.detail = placed.version if step.changed else ""
         with self.journal.step("account") as step:
             self.account, made = accounts.ensure(self.spec)
             step.changed, step.detail = (
@@ -289,10 +285,14 @@ class Machine:
             self.state.save(self.layout)
             self.undo.forget()
             self.promote(new)
-            release.served = release.served or states.now()
-            release.save(self.layout)
+            self.mark_served(release)
             if self.plan:
                 files.write_json(self.layout.release(release.id) / "plan.json", self.plan.to_dict())
+
+    def mark_served(self, release: Release | None) -> None:
+        if release is not None:
+            release.served = release.served or states.now()
+            release.save(self.layout)
 
     def promote(self, colour: str) -> None:
         """Takes the candidate's limits off; a restart of systemd's own then is a normal one."""
@@ -317,6 +317,7 @@ class Machine:
         with self.journal.step("prune") as step:
             gone = self.prune()
             step.changed, step.detail = bool(gone), " ".join(gone)
+        runtime.point(runtime.find(self.spec.runtime))
         files.write_json(self.layout.app_json, self.spec.to_dict(), 0o600)
         files.delete(self.layout.wanted_json)
         self.undo.forget()
@@ -364,6 +365,7 @@ class Machine:
             if phase == "switched":
                 self.undo.forget()
                 self.promote(str(self.state.active))
+                self.mark_served(Release.load(self.layout, str(self.state.release)))
                 self.stop(other(str(self.state.active)))
             else:
                 self.put_back()
@@ -458,7 +460,3 @@ def _seconds(text: str) -> float:
             return 3600.0
         total += float(number) * known[unit]
     return total or 3600.0
-
-
-def summary(plan: Plan | None) -> dict[str, Any] | None:
-    return plan.to_dict() if plan else None

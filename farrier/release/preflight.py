@@ -35,7 +35,8 @@ def problems(spec: Spec, layout: Layout, state: State, check: bool = False) -> l
     found += _room(layout)
     if not check:
         found += _brought(spec)
-    if (text := account.problem(spec, bool(state.created.get("user")))) is not None:
+    # A wrong root would make the app's own user look like a stranger's.
+    if not found and (text := account.problem(spec, bool(state.created.get("user")))) is not None:
         found.append(text)
     return found
 

@@ -88,8 +88,4 @@ def _last(layout: Layout) -> None:
             folder.rmdir()
     files.delete(RUNTIME)
     files.delete(LAUNCHER)
-
-
-def marks(layout: Layout) -> list[Path]:
-    """What is left of the app on the host, for a test or a person to look at."""
-    return [path for path in (layout.etc, layout.run_dir, layout.root, *layout.unit_paths()) if path.exists()]
+    systemd.systemctl("stop", "farrier.slice", check=False)

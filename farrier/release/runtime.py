@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ..errors import FarrierError
 from . import files
-from .layout import LAUNCHER, RUNTIME
+from .files import File
+from .layout import ETC, LAUNCHER, RUNTIME
 
 _WHEEL = re.compile(r"farrier-([^-]+)-py3-none-any\.whl")
 _LAUNCHER = """\
@@ -46,8 +47,8 @@ class Runtime:
 
     @property
     def is_placed(self) -> bool:
-        # The wheel is put there last: where it is, the rest is.
-        return self.placed_wheel.is_file() and LAUNCHER.is_file() and self.version in LAUNCHER.read_text()
+        # The folder is renamed into place whole: where the wheel is, the rest is.
+        return self.placed_wheel.is_file()
 
 
 def home() -> Path:
@@ -70,7 +71,7 @@ def find(wheel: str | None) -> Runtime:
 
 
 def place(runtime: Runtime) -> bool:
-    """Unpacks the runtime under /usr/local/lib/farrier and points the launcher at it. True if it had to."""
+    """Unpacks the runtime under /usr/local/lib/farrier. True if it had to."""
     if runtime.is_placed:
         return False
     if runtime.placed_wheel != runtime.wheel:
@@ -88,15 +89,23 @@ def place(runtime: Runtime) -> bool:
         scratch.rename(runtime.folder)
         # An unchanged apply is mostly start-up: bytecode halves it.
         subprocess.run([sys.executable, "-m", "compileall", "-q", str(runtime.folder)], check=False)
-    files.write(LAUNCHER, _LAUNCHER.format(version=runtime.version, folder=runtime.folder), 0o755)
     return True
+
+
+def point(runtime: Runtime) -> None:
+    """Makes /usr/local/bin/farrier run this version: last of all, when its first release serves."""
+    launcher = File(LAUNCHER, _LAUNCHER.format(version=runtime.version, folder=runtime.folder), 0o755)
+    if not launcher.is_there():
+        files.write(launcher.path, launcher.text, launcher.mode)
 
 
 def prune(needed: set[str]) -> None:
     """Removes versions that no release of this app and no launcher, app or running process names."""
     kept = needed | {path.name for path in (home(), find(None).folder)}
-    for release in Path("/").glob("srv/*/releases/*/release.json"):
-        kept.add(str((files.read_json(release) or {}).get("runtime", "")))
+    for app in ETC.glob("*/app.json"):
+        root = Path((files.read_json(app) or {}).get("root") or f"/srv/{app.parent.name}")
+        for release in root.glob("releases/*/release.json"):
+            kept.add(str((files.read_json(release) or {}).get("runtime", "")))
     launcher = LAUNCHER.read_text() if LAUNCHER.is_file() else ""
     for entry in RUNTIME.iterdir():
         if (entry / "farrier").is_dir() and entry.name not in kept and entry.name not in launcher:

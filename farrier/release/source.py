@@ -14,7 +14,7 @@ from pathlib import Path
 from ..errors import FarrierError
 from . import command, files
 from .account import Account
-from .layout import VAR, Layout
+from .layout import Layout
 from .spec import Source, Spec
 
 GIT_TIMEOUT = 300.0
@@ -178,8 +178,3 @@ def _git_cause(text: str, source: Source) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith(("fatal:", "ssh:", "error:", "Load key"))]
     return (telling or lines or ["git failed and said nothing"])[0][:300]
-
-
-def uploaded(sha256: str) -> Path:
-    """Where the archive of this digest lies once it was uploaded."""
-    return VAR / "uploads" / f"{sha256}.tar.gz"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import envfile, files
 from .files import File
-from .layout import UNITS, Layout, other
+from .layout import UNITS, Layout
 from .spec import Spec
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Unit(File):
 
 
 def everything(
-    spec: Spec, layout: Layout, colour: str, plan: Plan, env: Mapping[str, str], gid: int, oldest: int = 0
+    spec: Spec, layout: Layout, colour: str, plan: Plan, env: Mapping[str, str], gid: int
 ) -> list[Unit]:
     """Every file that `colour` needs, except the one that says which colour is active."""
     return [
@@ -168,7 +168,6 @@ HARDENING = (
     "CapabilityBoundingSet=",
     "AmbientCapabilities=",
     "LockPersonality=yes",
-    "RemoveIPC=yes",
     "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
     "RestrictNamespaces=yes",
     "RestrictRealtime=yes",
@@ -306,8 +305,3 @@ def _word(text: str) -> str:
         if escaped != text or not escaped.replace(":", "").replace(".", "").isidentifier()
         else text
     )
-
-
-def other_colour_left(layout: Layout, active_colour: str) -> list[Any]:
-    """What the idle colour may still hold and nobody needs once it has stopped."""
-    return [layout.candidate_drop_in(other(active_colour))]

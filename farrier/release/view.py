@@ -153,8 +153,3 @@ def look(spec: Spec, layout: Layout, check: bool = False) -> View:
     served_first = sorted(built, key=lambda one: (one.id == state.release, one.id))
     view.release = served_first[-1] if served_first else None
     return view
-
-
-def archive_of(spec: Spec) -> Path | None:
-    """The uploaded archive of a spec, if it has one."""
-    return Path(spec.source.path) if spec.source.type == "archive" and spec.source.path else None
