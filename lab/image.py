@@ -149,8 +149,8 @@ def _debootstrap(release: str, archive: Path, machine: Machine, steps: Steps | N
         stream(
             STEP,
             as_root([
-                "env", *_proxy(machine), "debootstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}",
-                f"--cache-dir={downloads}", release, str(root), suites[0].uri,
+                "env", *_proxy(machine), "debootstrap", "--variant=minbase",
+                f"--include={','.join(_PACKAGES)}", f"--cache-dir={downloads}", release, str(root), suites[0].uri,
             ]),
             log,
         )  # fmt: skip
@@ -171,7 +171,7 @@ def _proxy(machine: Machine) -> list[str]:
 
 @contextmanager
 def _build_root(folder: Path, prefix: str) -> Iterator[Path]:
-    """A folder to unpack a Debian in, in memory where there is plenty: dpkg waits for the disk at every file."""
+    """A folder to unpack a Debian in, in memory where there is plenty, for dpkg waits for the disk."""
     for left_over in folder.glob(f"{prefix}*"):  # of a killed run; the caller holds the lock
         _remove_root(left_over)
     root = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
