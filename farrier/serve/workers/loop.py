@@ -71,6 +71,10 @@ class LoopWorker(FarrierWorker):
         """Wait a tenth of a second or for the stop; False once it is time to drain."""
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.stopping.wait(), 0.1)
+        if not self.alive:
+            # Gunicorn's reloader (development) says it this way; nobody waits for idle connections there.
+            self.quick = True
+            return False
         if self.ppid != os.getppid():
             self.log.info("Parent changed, shutting down: %s", self)
             return False
