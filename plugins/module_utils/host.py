@@ -50,25 +50,19 @@ def _os_release() -> dict[str, str]:
     return {key: value.strip("\"'") for key, _equals, value in pairs}
 
 
-def check_python(found: tuple, wanted: str, installer: str, prefix: str) -> None:
-    """The host's own Python runs farrier; the app may want another one."""
+def check_python(found: tuple, wanted: str, coming: list[str], prefix: str) -> None:
+    """The host's own Python runs farrier; the app may want another, from ``coming`` packages for one."""
     if tuple(found[:2]) < MIN_PYTHON:
         raise Refused(
             f"this host's Python is {found[0]}.{found[1]}; farrier needs "
             f"{MIN_PYTHON[0]}.{MIN_PYTHON[1]} or newer: "
             "use Debian 12 or later, or set ansible_python_interpreter"
         )
-    if (
-        not wanted
-        or wanted == f"{found[0]}.{found[1]}"
-        or shutil.which(wanted)
-        or shutil.which(f"python{wanted}")
-    ):
-        return
-    if installer == "pip" or wanted.startswith("/"):
+    there = shutil.which(wanted if wanted.startswith("/") else f"python{wanted}")
+    if wanted and not there and f"python{wanted}" not in coming:
         raise Refused(
             f"{prefix}python: {wanted} is not on this host, which has {found[0]}.{found[1]}; "
-            f"install it first, or leave {prefix}python empty"
+            f"name its package in {prefix}system_packages, or leave {prefix}python empty"
         )
 
 

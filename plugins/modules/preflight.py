@@ -121,7 +121,7 @@ def look(options):
     check_names(options["name"], options["root"], prefix)
     if options["state"] == "absent":
         return {"missing_packages": []}
-    check_python(sys.version_info, options["python"], options["installer"], prefix)
+    check_python(sys.version_info, options["python"], options["system_packages"], prefix)
     check_disk(options["root"] or f"/srv/{options['name']}", prefix)
     check_port(options["name"], options["_listen"], prefix)
     budget, made = plan_for(options, prefix)

@@ -68,11 +68,12 @@ def test_the_room_that_preflight_wants_is_the_room_that_a_release_wants() -> Non
 
 def test_a_python_that_is_not_there_is_told_before_anything_is_built() -> None:
     own = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    host.check_python(sys.version_info, own, "pip", "")
+    host.check_python(sys.version_info, own, [f"python{own}"], "")
+    host.check_python(sys.version_info, "3.99", ["python3.99", "python3.99-venv"], "")
     with pytest.raises(host.Refused, match=r"x_python: 3\.99 is not on this host"):
-        host.check_python(sys.version_info, "3.99", "pip", "x_")
+        host.check_python(sys.version_info, "3.99", [], "x_")
     with pytest.raises(host.Refused, match=r"Python is 3\.9; farrier needs 3\.10"):
-        host.check_python((3, 9, 2), "", "auto", "")
+        host.check_python((3, 9, 2), "", [], "")
 
 
 @pytest.mark.skipif(not Path("/usr/bin/dpkg-query").exists(), reason="no dpkg here")
