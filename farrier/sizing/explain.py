@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from textwrap import wrap
 
+from . import constants
+from .memory import share_of
 from .plan import Plan
+from .plan import plan as make_plan
 from .sheet import counted, shown
 from .units import format_bytes, format_cpus
 
@@ -34,6 +38,7 @@ GROUPS = {
 NAME_WIDTH = 22
 VALUE_WIDTH = 9
 LEAST_WIDTH = 60
+SCREEN = 78
 
 
 def render_plan(plan: Plan, width: int = 100) -> str:
@@ -121,37 +126,62 @@ def explain(plan: Plan, name: str) -> str:
     field = plan[name]
     unit = "" if field.unit in ("", "bytes", "s") else f" {field.unit}"
     lines = [f"{name} = {shown(name, field.value)}{unit}", ""]
-    lines += wrap(f"Why: {field.why}.", 78)
+    lines += wrap(f"Why: {field.why}.", SCREEN)
     change = CHANGES.get(field.bound_by, "another {name}").format(name=name, source=field.source)
-    lines += [*wrap(f"Bound by: {field.bound_by}. It would change with {change}.", 78), "", "From:"]
-    for label, text in _inputs(plan, name):
-        lines += wrap(f"  {label:<12} {text}", 78, subsequent_indent=" " * 15)
+    lines += wrap(f"Bound by: {field.bound_by}. It would change with {change}.", SCREEN)
+    lines += ["", "From:", *_labelled(_inputs(plan, name)), "", "What if:"]
+    lines += _labelled(_other_sizes(plan, name)) or ["  half or twice the memory or CPUs would not change it"]
     return "\n".join(lines)
 
 
+def _labelled(rows: list[tuple[str, str]]) -> list[str]:
+    width = max((len(label) for label, _ in rows), default=0) + 4
+    return [
+        line
+        for label, text in rows
+        for line in wrap(f"  {label:{width - 4}}  {text}", SCREEN, subsequent_indent=" " * width)
+    ]
+
+
+def _other_sizes(plan: Plan, name: str) -> list[tuple[str, str]]:
+    """What the same app would get on half and twice the memory and CPUs, where that is another value."""
+    budget, rows = plan.budget, []
+    for factor in (0.5, 2.0, 4.0):
+        memory = int(budget.memory_bytes * factor)
+        machine = int(budget.machine_memory_bytes * factor)
+        rows.append(
+            (format_bytes(memory), replace(budget, memory_bytes=memory, machine_memory_bytes=machine))
+        )
+    for factor in (0.5, 2.0):
+        cpus = budget.cpus * factor
+        rows.append((f"{format_cpus(cpus)} CPU{'' if cpus == 1 else 's'}", replace(budget, cpus=cpus)))
+    found = []
+    for label, other in rows:
+        value = make_plan(other, plan.workload, plan.settings).value(name)
+        if value != plan.value(name):
+            found.append((f"on {label}", shown(name, value)))
+    return found
+
+
 def _inputs(plan: Plan, name: str) -> list[tuple[str, str]]:
-    budget, load = plan.budget, plan.workload
+    budget, share = plan.budget, share_of(plan.budget, plan.workload, plan.settings)
     swap = f", swap {format_bytes(budget.swap_bytes)}" if budget.swap_bytes else ""
-    cpus = f"{format_cpus(budget.cpus)} ({budget.cpu_source})"
+    workers = counted(int(str(plan.value("workers"))), "worker")
+    headroom = f"{constants.HEADROOM_SHARE:.0%} headroom leaves {format_bytes(share.target)}"
     inputs = [
         (
             "memory",
             f"{format_bytes(budget.memory_bytes)} ({budget.memory_source}), scope {budget.scope}{swap}",
         ),
-        ("cpus", cpus),
+        ("share", f"{share.sentence()}; {headroom}"),
+        ("cpus", f"{format_cpus(budget.cpus)} ({budget.cpu_source})"),
         ("app", _app_figures(plan)),
-        (
-            "plan",
-            f"{counted(int(str(plan.value('workers'))), 'worker')} of class {plan.value('worker_class')}, "
-            f"deploy by {plan.value('strategy')}",
-        ),
+        ("plan", f"{workers} of class {plan.value('worker_class')}, deploy by {plan.value('strategy')}"),
     ]
     for setting in plan.settings.values():
-        mine = "" if setting.name != name else " (this one)"
+        mine = " (this one)" if setting.name == name else ""
         value = shown(setting.name, setting.value)
         inputs.append(("your choice", f"{setting.name} = {value}, from {setting.source}{mine}"))
-    if not load.measured:
-        inputs.append(("estimate", "the app's figures are assumed; measuring it makes them certain"))
     return inputs
 
 
@@ -162,8 +192,9 @@ def _app_figures(plan: Plan) -> str:
         if load.is_async
         else f"{format_bytes(load.request_memory_bytes)} a request"
     )
+    how = "measured" if load.measured else f"assumed, profile {load.profile_name}"
     safe = {True: "safe to preload", False: "not safe to preload", None: "preload untried"}[load.preload_safe]
     return (
-        f"{load.profile_name}: {format_bytes(load.app_memory_bytes)} a process, "
+        f"{how}: {format_bytes(load.app_memory_bytes)} a process, "
         f"{load.shared_fraction:.0%} shared when preloaded, {slot}, {load.boot_seconds:g} s to boot, {safe}"
     )

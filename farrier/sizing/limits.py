@@ -64,7 +64,7 @@ def _candidate(one: Fit, available: int) -> tuple[int, str]:
     limit = min(available, int(busy * constants.CANDIDATE_FACTOR))
     if one.strategy == "overlap":
         limit = max(min(limit, available - one.steady), min(at_rest, available // 2))
-    why = f"a new release takes {format_bytes(at_rest)} until it is promoted; beyond this it would be the old one's"
+    why = f"a new release takes {format_bytes(at_rest)} until it is promoted; more would be the old one's"
     return limit, why
 
 

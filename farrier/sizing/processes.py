@@ -64,6 +64,8 @@ def _threads(problem: Problem, one: Fit) -> Answer:
         if problem.low_memory:
             why = "few, as low memory mode has it"
         return one.slots, why, "practice"
+    if not one.fits:
+        return one.slots, "the least that makes sense: the memory does not suffice", "memory"
     connections = problem.connections
     if connections is not None and problem.workload.framework == "django":
         each = connections.each(one.strategy, one.workers)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from . import constants
 from .fields import Verdict
+from .sheet import counted
 from .strategy import Fit, Problem, fit, most_workers
 from .units import MIB, format_bytes
 
@@ -14,15 +15,16 @@ def level_of(problem: Problem, one: Fit) -> tuple[str, str]:
     """(level, why): comfortable, tight or not viable."""
     share = problem.share
     needed = format_bytes(one.steady)
+    workers = f"{counted(one.workers, 'worker')} {'needs' if one.workers == 1 else 'need'}"
     if not one.fits and one.steady > share.available:
         return (
             "not viable",
-            f"{one.workers} worker(s) need {needed} and there are {format_bytes(share.available)}",
+            f"{workers} {needed} and there are {format_bytes(share.available)}",
         )
     if not one.fits:
         return (
             "tight",
-            f"{one.workers} worker(s) need {needed}: no headroom left of {format_bytes(share.available)}",
+            f"{workers} {needed}: no headroom left of {format_bytes(share.available)}",
         )
     if problem.low_memory_chosen:
         return "tight", f"{format_bytes(share.memory)} is below 512 MiB: low memory mode"
@@ -31,7 +33,7 @@ def level_of(problem: Problem, one: Fit) -> tuple[str, str]:
     if not one.one_off_fits:
         return "tight", f"no room for a one-off command ({format_bytes(share.one_off)}) beside the app"
     if "workers" not in problem.settings and not problem.development and _held_back_by_memory(problem, one):
-        return "tight", f"memory holds {one.workers} of the {problem.wish.workers} workers it would take"
+        return "tight", f"memory allows {one.workers} of the {problem.wish.workers} workers it would take"
     return "comfortable", "all that the app would take fits, a deploy included"
 
 

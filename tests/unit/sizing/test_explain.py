@@ -62,6 +62,9 @@ def test_one_number_with_inputs_arithmetic_and_what_would_change_it() -> None:
     ):
         assert part in " ".join(text.split()), part
     assert max(len(line) for line in text.splitlines()) <= 80
+    assert text.endswith("What if:\n  on 256 MiB  1\n  on 1 GiB    3\n  on 2 GiB    3")
+    still = explain(one, "keepalive")
+    assert still.endswith("What if:\n  half or twice the memory or CPUs would not change it")
 
 
 def test_every_field_can_be_explained_on_every_kind_of_machine() -> None:
