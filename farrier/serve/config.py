@@ -281,6 +281,9 @@ def _gunicorn_settings(
     # What the plan does not know is applied as the person wrote it, hooks apart.
     found.update({name: value for name, value in theirs.items() if name not in hooks.HOOKS})
     found.update({name: value for name, value in made.gunicorn_settings().items() if value is not None})
+    if made.fields["loglevel"].source == "plan" and sys.stderr.isatty():
+        # Somebody is looking on: let them see that it is ready.
+        found["loglevel"] = "info"
     if choices.value("bind"):
         found["bind"] = str(choices.value("bind")).split(",")
     if choices.value("reload") is not None:

@@ -83,3 +83,17 @@ def test_a_wrong_threshold_is_one_line(serve: Serve) -> None:
     assert site.wait() != 0
     assert "FARRIER_SLOW_REQUEST=soon" in site.lines[-1]
     assert "Traceback" not in site.text
+
+
+@pytest.mark.parametrize("worker_class", ["gthread", "uvicorn"])
+def test_an_edit_in_development_is_served(serve: Serve, tmp_path: Path, worker_class: str) -> None:
+    site = serve(app_of(worker_class), WORKERS="1", WORKER_CLASS=worker_class, ENVIRONMENT="development")
+    assert site.get()[1] == b"one"
+    app = tmp_path / f"{app_of(worker_class).split(':')[0]}.py"
+    app.write_text(app.read_text().replace('b"one"', 'b"two!"'))
+    site.event("worker_booted", 2)
+    site.event("worker_ended")
+    assert site.get()[1] == b"two!"
+    app.write_text("def oops(:\n")
+    site.event("boot_failed")
+    assert site.get()[0] == 500
