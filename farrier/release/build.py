@@ -48,10 +48,10 @@ try:
     answer["interface"] = "asgi" if iscoroutinefunction(target) else "wsgi"
 except BaseException as error:
     here = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
-    own = [f for f in here if f.filename.startswith(os.getcwd())] or here[-1:]
+    own = [f for f in here if f.filename.startswith(os.getcwd())]
     text = str(error).split("\\n")[0] or "no message"
     answer = {"error": f"{type(error).__name__}: {text}"}
-    if own and own[-1].filename != "<string>":
+    if own:
         answer["error"] += f" ({os.path.relpath(own[-1].filename)}, line {own[-1].lineno})"
 os.write(out, json.dumps(answer).encode())
 os._exit(0)

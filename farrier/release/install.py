@@ -156,17 +156,10 @@ def ensure_uv(python: Python, env: Mapping[str, str], say: Callable[[str], None]
     full = command.base_env({"HOME": str(scratch), "TMPDIR": str(scratch), **env})
     say(f"fetching uv {UV}")
     try:
-        command.run([python.path, "-m", "venv", str(folder)], env=full, timeout=300, what="venv")
-        pip = [
-            str(folder / "bin" / "python"),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-input",
-            "--no-cache-dir",
-        ]
-        pip += ["--no-compile", "--disable-pip-version-check", "--only-binary=:all:", f"uv=={UV}"]
+        # pip straight from the wheel that ensurepip holds: an environment for it would cost seconds.
+        pip = [python.path, f"{python.pip_wheel}/pip", "install", "--quiet", "--no-input", "--no-cache-dir"]
+        pip += ["--no-compile", "--disable-pip-version-check", "--only-binary=:all:"]
+        pip += ["--target", str(folder), f"uv=={UV}"]
         command.run(pip, env=full, timeout=600, what="uv")
         (folder / ".done").touch()
     except FarrierError:

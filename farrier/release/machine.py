@@ -369,8 +369,18 @@ class Machine:
                 self.stop(other(str(self.state.active)))
             else:
                 self.put_back()
+            # A deploy key lies there while git runs, and a killed git leaves it.
+            for folder in Path("/run").glob(f"farrier-git-{self.layout.name}-*"):
+                files.delete(folder)
             self.state.run = {}
             self.state.save(self.layout)
+
+    def discard(self, candidate: str) -> None:
+        """Removes a release that never served."""
+        if candidate and candidate != self.state.release:
+            found = Release.load(self.layout, candidate)
+            if found is None or not found.served:
+                files.delete(self.layout.release(candidate))
 
     def put_back(self) -> None:
         """Files and colours as they were before the run."""
@@ -408,16 +418,14 @@ class Machine:
         with self.journal.step("undo") as step:
             step.changed = True
             candidate = self.state.run.get("candidate")
+            # First what takes room: on a full disk nothing else could be put back.
+            self.discard(str(candidate or ""))
             self.put_back()
             if first:
                 step.detail = "nothing of it is left"
                 remove.everything(self.spec, self.layout, self.state, keep_data=self.spec.keep_data)
                 return
             step.detail = f"release {self.state.release} serves"
-            if candidate and candidate != self.state.release:
-                found = Release.load(self.layout, str(candidate))
-                if found is None or not found.served:
-                    files.delete(self.layout.release(str(candidate)))
             files.delete(self.layout.wanted_json)
             self.state.note(self.layout, "failed", str(candidate or ""), str(error)[:500])
 

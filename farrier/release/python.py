@@ -14,11 +14,16 @@ from ..errors import FarrierError
 
 # gunicorn 27 needs 3.10.
 LEAST = (3, 10)
-_ASK = (
-    "import json,sys,sysconfig,importlib.util as u;"
-    "print(json.dumps([list(sys.version_info[:3]),bool(u.find_spec('ensurepip')),"
-    "bool(u.find_spec('venv')),sys.implementation.cache_tag,sysconfig.get_platform()]))"
-)
+# The wheel of pip that ensurepip would install: in its own folder, or where a distribution keeps wheels.
+_ASK = """
+import json, sys, sysconfig, glob, os, importlib.util as u
+e = u.find_spec("ensurepip")
+folders = [os.path.join(os.path.dirname(e.origin), "_bundled")] if e and e.origin else []
+folders.append(sysconfig.get_config_var("WHEEL_PKG_DIR") or "/usr/share/python-wheels")
+pip = [w for f in folders for w in glob.glob(os.path.join(f, "pip-*.whl"))]
+print(json.dumps([list(sys.version_info[:3]), bool(e and u.find_spec("venv")),
+    sys.implementation.cache_tag, pip[-1] if pip else ""]))
+"""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Python:
     version: str
     tag: str
     can_venv: bool
+    pip_wheel: str = ""
 
     @property
     def identity(self) -> str:
@@ -68,7 +74,7 @@ def installed() -> list[str]:
 def _ask(path: str) -> Python:
     try:
         done = subprocess.run([path, "-Ic", _ASK], capture_output=True, text=True, timeout=30)
-        version, ensurepip, venv, tag, _ = json.loads(done.stdout)
+        version, can_venv, tag, pip_wheel = json.loads(done.stdout)
     except (OSError, ValueError, subprocess.TimeoutExpired):
         raise FarrierError(f"python: given {path}, which does not answer as a Python interpreter") from None
-    return Python(path, ".".join(map(str, version)), tag, ensurepip and venv)
+    return Python(path, ".".join(map(str, version)), tag, can_venv, pip_wheel)

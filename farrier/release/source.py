@@ -131,7 +131,7 @@ def _git_env(source: Source, layout: Layout, extra: Mapping[str, str]) -> Iterat
     """git's environment: never asks a person, uses the deploy key and only that, remembers host keys."""
     hosts = layout.known_hosts
     ssh = ["ssh", "-oBatchMode=yes", "-oConnectTimeout=15", "-oStrictHostKeyChecking=accept-new"]
-    with tempfile.TemporaryDirectory(prefix="farrier-git-", dir="/run") as folder:
+    with tempfile.TemporaryDirectory(prefix=f"farrier-git-{layout.name}-", dir="/run") as folder:
         # Before the app's first run its folder is not there (and in check mode never).
         known = hosts if hosts.parent.is_dir() else Path(folder, "known_hosts")
         ssh.append(f"-oUserKnownHostsFile={known}")

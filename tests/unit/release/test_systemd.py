@@ -32,7 +32,7 @@ def test_the_last_error_is_told(lines: list[str], told: str) -> None:
         (1, ["Collecting x", "ERROR: No matching distribution found for x", "ERROR: later"],
          "ERROR: No matching distribution found for x"),
         (-9, [], "killed (most likely out of memory: give the host more memory or a swap file)"),
-        (2, ["error: No solution found", "  cause: Because x was not found", "         And because of that, no."],
+        (2, ["error: No solution", "  cause: Because x was not found", "         And because of that, no."],
          "Because x was not found And because of that, no."),
         (1, ["OSError: [Errno 28] No space left on device"], "no space left on the disk"),
         (3, [], "it said nothing (exit status 3)"),
