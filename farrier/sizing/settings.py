@@ -271,7 +271,8 @@ def _label(name: str, source: str) -> str:
     bare = source.removeprefix("GUNICORN_")
     if source == "WEB_CONCURRENCY" or {**ENVIRONMENT_NAMES, **ENVIRONMENT_ONLY}.get(bare) == name:
         return source
-    return source if source.startswith("-") and " " not in source else f"{source}: {name}"
+    flag = source.startswith("--") and source.strip("-").replace("-", "") == name.replace("_", "")
+    return source if flag else f"{source}: {name}"
 
 
 def _environment_order() -> list[tuple[str, str]]:

@@ -154,7 +154,7 @@ def fit(problem: Problem) -> Fit:
     def rank(one: Fit) -> tuple[int, ...]:
         liked = one.preload is bool(problem.workload.preload_safe)
         strategy = -strategies.index(one.strategy)
-        return (one.fits, one.workers, strategy, one.one_off_fits, one.replacement, liked, one.slots)
+        return (one.fits, one.workers, strategy, one.replacement, one.one_off_fits, liked, one.slots)
 
     return max((_fit(problem, preload) for preload in _preload_options(problem)), key=rank)
 
@@ -209,7 +209,7 @@ def _arranged(problem: Problem, shape: Footprint, preload: bool, frozen: bool, w
         for strategy in problem.strategies():
             if not problem.database_allows(strategy, workers) and strategy != problem.strategies()[-1]:
                 continue
-            for one_off, replacement in ((True, True), (True, False), (False, True), (False, False)):
+            for one_off, replacement in ((True, True), (False, True), (True, False), (False, False)):
                 if problem.memory_allows(shape, strategy, workers, slots, replacement, one_off):
                     return _filled(
                         problem, shape, preload, frozen, workers, slots, strategy, replacement, one_off

@@ -142,6 +142,17 @@ def test_a_wrong_variable_is_named_with_what_is_allowed(variable: str, value: st
         ),
         ("--workers", {"workers": "0"}, "--workers=0: workers must be a whole number of at least 1"),
         (
+            "--keep-alive",
+            {"keepalive": "x"},
+            "--keep-alive=x: keepalive must be a whole number of at least 0",
+        ),
+        ("--set", {"workers": "0"}, "--set: workers=0: workers must be a whole number of at least 1"),
+        (
+            "GUNICORN_CMD_ARGS",
+            {"threads": "0"},
+            "GUNICORN_CMD_ARGS: threads=0: threads must be a whole number of at least 1",
+        ),
+        (
             "command line",
             {"workers": True},
             "command line: workers=True: workers must be a whole number of at least 1",

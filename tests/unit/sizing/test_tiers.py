@@ -14,4 +14,4 @@ def test_the_page_holds_the_table_that_its_command_prints() -> None:
     table = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
     page = (ROOT / "docs" / "sizing.md").read_text()
     held = page.split("<!-- tiers -->")[1].split("<!-- end of tiers -->")[0].strip()
-    assert held == table, "run `python -m farrier.sizing.tiers` and put what it prints between the tiers marks"
+    assert held == table, "put what `python -m farrier.sizing.tiers` prints between the marks"
