@@ -150,7 +150,8 @@ def _debootstrap(release: str, archive: Path, machine: Machine, steps: Steps | N
             STEP,
             as_root([
                 "env", *_proxy(machine), "debootstrap", "--variant=minbase",
-                f"--include={','.join(_PACKAGES)}", f"--cache-dir={downloads}", release, str(root), suites[0].uri,
+                f"--include={','.join(_PACKAGES)}", f"--cache-dir={downloads}",
+                release, str(root), suites[0].uri,
             ]),
             log,
         )  # fmt: skip

@@ -5,6 +5,7 @@ On a terminal the last line moves; in a log a line every ten seconds says that t
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from lab.privilege import needs_terminal
 
 _FRAMES = "|/-\\"
 _LOG_EVERY = 10.0
+_ANYTHING = re.compile(r".+")
 
 
 def _clock(seconds: float) -> str:
@@ -93,11 +95,12 @@ class Steps:
         env: dict[str, str] | None = None,
         shield: bool = False,
         cwd: Path | None = None,
+        tell: re.Pattern[str] = _ANYTHING,
     ) -> None:
         """Run a command inside a step: all it says goes to `log`, its last line moves on the terminal.
 
-        shield: an interrupt lets it finish, as apt has to. LabError with the last lines of its output where
-        it fails.
+        tell: what of a line is worth showing. shield: an interrupt lets it finish, as apt has to. LabError
+        with the last lines of its output where it fails.
         """
         shield = shield and not needs_terminal()
         with log.open("ab") as sink:
@@ -120,7 +123,8 @@ class Steps:
                     line = raw.decode(errors="replace").rstrip()
                     if line:
                         tail = [*tail[-4:], line]
-                        self.detail(name, line)
+                    if found := tell.search(line):
+                        self.detail(name, found[0])
                 status = process.wait()
             except BaseException:
                 if not shield:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -33,6 +34,7 @@ HOST = "web1"
 MEMORY = "512m"
 CPUS = 1.0
 _DISK_BYTES = 3 * 2**30
+_TASK = re.compile(r"(?<=^TASK \[)[^]]+")
 
 
 def up() -> None:
@@ -189,7 +191,7 @@ def _deploy(steps: Steps, host: Host) -> str:
     command = [tools.bin_path("ansible-playbook"), "-i", _inventory(host), "playbooks/site.yml"]
     env = tools.environment() | {"ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1"}
     try:
-        steps.stream("ansible-playbook playbooks/site.yml", command, log, env, cwd=checkout.ROOT)
+        steps.stream("ansible-playbook playbooks/site.yml", command, log, env, cwd=checkout.ROOT, tell=_TASK)
     except LabError:
         raise LabError(
             f"the playbook failed: {_failure(log.read_text(errors='replace'))} (all of it: {log})"
