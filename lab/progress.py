@@ -79,9 +79,10 @@ class Steps:
             self._running[name] = (began, "")
         try:
             yield outcome
-        except BaseException:
+        except BaseException as error:
             self._finish(name)
-            self.say(f"{name}: failed after {time.monotonic() - began:.1f} s")
+            ended = "failed" if isinstance(error, Exception) else "interrupted"
+            self.say(f"{name}: {ended} after {time.monotonic() - began:.1f} s")
             raise
         self._finish(name)
         told = f"{name}: {', '.join(outcome)}" if outcome else name
