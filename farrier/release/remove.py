@@ -83,9 +83,10 @@ def _last(layout: Layout) -> None:
     """With the last app goes what all apps share: empty folders, tools, the runtime."""
     if any(path.is_dir() for path in ETC.glob("*")):
         return
-    for folder in (VAR / "cache", UPLOADS, VAR, ETC, RUN):
+    for folder in (ETC, RUN):
         with contextlib.suppress(OSError):
             folder.rmdir()
+    files.delete(VAR)
     files.delete(RUNTIME)
     files.delete(LAUNCHER)
     systemd.systemctl("stop", "farrier.slice", check=False)

@@ -17,6 +17,7 @@ import pytest
 from farrier.release import runtime
 from lab.host import Host
 
+NEIGHBOUR = "/etc/farrier/neighbour"
 CA = "/etc/ssl/certs/ca-certificates.crt"
 HELLO = """\
 import os
@@ -130,8 +131,10 @@ def site(lab_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     lab_host.put(wheel, place)
     if lab_host.run(["test", "-e", CA], check=False).returncode:
         lab_host.put(Path(CA), CA)
+    # With the last app goes what apps share; a neighbour keeps the fetched uv from test to test.
+    lab_host.run(["mkdir", "-p", NEIGHBOUR])
     yield Site(lab_host, place)
-    lab_host.run(["rm", "-rf", "/opt/farrier-test"])
+    lab_host.run(["rm", "-rf", "/opt/farrier-test", NEIGHBOUR])
 
 
 def hello(version: str) -> dict[str, str]:

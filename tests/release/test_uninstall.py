@@ -11,8 +11,15 @@ pytestmark = pytest.mark.systemd
 Tree = Callable[[str], dict[str, str]]
 
 
+def without_shared(site: Any) -> str:
+    """The host but for what all apps share, which earlier tests may have left for the next app."""
+    shared = ("/usr/local", "/etc/farrier", "/var/lib/farrier", "/run/farrier")
+    return "\n".join(line for line in site.snapshot().splitlines() if not line.startswith(shared))
+
+
 def test_two_apps_do_not_touch_each_other_and_go_without_a_trace(site: Any, hello_tree: Tree) -> None:
-    before = site.snapshot()
+    site.host.run(["rmdir", "/etc/farrier/neighbour"])
+    before = without_shared(site)
     one = site.spec("one-app", hello_tree("one"), bind="127.0.0.1:8401")
     two = site.spec("two", hello_tree("two"), bind="127.0.0.1:8402", keep_releases=1)
     site.apply(one)
@@ -30,7 +37,9 @@ def test_two_apps_do_not_touch_each_other_and_go_without_a_trace(site: Any, hell
     line = site.refused(site.spec("one_app", hello_tree("x"), bind="127.0.0.1:8403"))
     assert "would share the slice farrier-one_app.slice" in line
     site.remove("one-app")
-    assert site.snapshot() == before
+    assert without_shared(site) == before
+    shared = "/usr/local/lib/farrier /usr/local/bin/farrier /etc/farrier /var/lib/farrier /run/farrier"
+    assert site.host.shell(f"ls -d {shared} 2>/dev/null || true").strip() == ""
     assert not site.apply({"name": "one-app", "state": "absent"})["changed"]
     units = site.host.shell("systemctl list-units --all --plain --no-legend '*one-app*' '*one_app*' 'two*'")
     assert units.strip() == ""
