@@ -102,7 +102,7 @@ def render(one: dict[str, Any]) -> str:
         f"  release    {one['release'] or 'none'} ({one['instance'] or 'no instance'}, "
         f"up {duration(one['uptime_seconds'])})",
         f"  workers    {ready} of {one['workers_planned'] or '?'} ready"
-        + "".join(f", {worker.get('pid')} up {duration(uptime(worker.get('started')))}" for worker in one["workers"][:8]),
+        + "".join(f", {w.get('pid')} up {duration(uptime(w.get('started')))}" for w in one["workers"][:8]),
         f"  memory     {size(one['memory_bytes'])} of {size(one['memory_limit_bytes'])}, "
         f"{known(one['oom_kills'])} killed for memory, {one['restarts']} restarts",
         f"  queue      {known(one['queue'])} of {known(one['queue_limit'])}",
