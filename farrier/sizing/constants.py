@@ -114,7 +114,9 @@ LOW_MEMORY_THREADS = {"io": 8, "mixed": 4, "cpu": 2, "async": 4}
 
 CONNECTIONS_AT_LEAST = 16
 CONNECTIONS_AT_MOST = 1000
-"""worker_connections of an async worker; 1000 is Gunicorn's own default."""
+CONNECTIONS_FLOOR = 8
+"""worker_connections of an async worker; 1000 is Gunicorn's own default. A browser opens up to six, and
+a proxy keeps idle ones, which count as well: below 8 a worker would answer nobody else. First estimates."""
 
 BACKLOG = 2048
 """Gunicorn's own default; the kernel cuts it to net.core.somaxconn (4096 since Linux 5.4)."""

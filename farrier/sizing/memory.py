@@ -112,6 +112,9 @@ class Footprint:
     """One worker at rest."""
     slot: int
     """One more request (thread) or connection in a worker."""
+    preload: bool = False
+    frozen: bool = False
+    """Preloaded with a frozen heap."""
 
     def generation(self, workers: int, slots: int) -> int:
         """One arbiter and its workers, each with all its slots taken."""
@@ -143,6 +146,8 @@ def footprint(workload: Workload, worker_class: str, preload: bool, frozen: bool
         master=max(constants.ARBITER_MEMORY, unshared) if preload else constants.ARBITER_MEMORY,
         worker=int(app * (1 - shared_fraction)) if preload else unshared,
         slot=slot_memory(workload, worker_class),
+        preload=preload,
+        frozen=preload and frozen,
     )
 
 

@@ -23,8 +23,6 @@ class Fit:
 
     workers: int
     slots: int
-    preload: bool
-    frozen: bool
     strategy: str
     replacement: bool
     """A worker that is recycled gets its replacement started beside it."""
@@ -33,8 +31,15 @@ class Fit:
     fits: bool
     """All of it stays within the target; else the plan is over, and says so."""
     steady: int
+    """Bytes at work, every slot taken."""
     deploy: int
+    """Bytes at the peak of a deploy, a one-off command included."""
     footprint: Footprint
+
+    @property
+    def preload(self) -> bool:
+        """The master loads the app before it forks."""
+        return self.footprint.preload
 
 
 @dataclass(frozen=True)
@@ -152,9 +157,10 @@ def fit(problem: Problem) -> Fit:
     strategies = problem.strategies()
 
     def rank(one: Fit) -> tuple[int, ...]:
+        over = 0 if one.fits else one.steady
         liked = one.preload is bool(problem.workload.preload_safe)
         strategy = -strategies.index(one.strategy)
-        return (one.fits, one.workers, strategy, one.replacement, one.one_off_fits, liked, one.slots)
+        return (one.fits, -over, one.workers, strategy, one.replacement, one.one_off_fits, liked, one.slots)
 
     return max((_fit(problem, preload) for preload in _preload_options(problem)), key=rank)
 
@@ -169,11 +175,11 @@ def _preload_options(problem: Problem) -> tuple[bool, ...]:
 
 
 def _fit(problem: Problem, preload: bool) -> Fit:
-    frozen = preload and bool(problem.settings.value("freeze_heap", True))
+    frozen = bool(problem.settings.value("freeze_heap", True))
     shape = footprint(problem.workload, problem.worker_class, preload, frozen)
     chosen = "workers" in problem.settings
     workers = problem.wish.workers if chosen else most_workers(problem, shape)
-    return _arranged(problem, shape, preload, frozen, workers)
+    return _arranged(problem, shape, workers)
 
 
 def most_workers(problem: Problem, shape: Footprint, by_memory: bool = True, by_database: bool = True) -> int:
@@ -203,55 +209,57 @@ def _largest(low: int, high: int, enough: Callable[[int], bool]) -> int:
     return low
 
 
-def _arranged(problem: Problem, shape: Footprint, preload: bool, frozen: bool, workers: int) -> Fit:
-    least = problem.wish.slots_at_least
-    for slots in (least,) if problem.wish.slots_fixed else dict.fromkeys((least, 1)):
-        for strategy in problem.strategies():
-            if not problem.database_allows(strategy, workers) and strategy != problem.strategies()[-1]:
+def _arranged(problem: Problem, shape: Footprint, workers: int) -> Fit:
+    """The best that so many workers allow: strategy first, then a replacement, then a one-off command."""
+    strategies, least = problem.strategies(), problem.wish.slots_at_least
+    floor = _least_of_all(problem)
+    for slots in dict.fromkeys((least, floor)):
+        for strategy in strategies:
+            if strategy != strategies[-1] and not problem.database_allows(strategy, workers):
                 continue
             for one_off, replacement in ((True, True), (False, True), (True, False), (False, False)):
                 if problem.memory_allows(shape, strategy, workers, slots, replacement, one_off):
-                    return _filled(
-                        problem, shape, preload, frozen, workers, slots, strategy, replacement, one_off
-                    )
-    return _made(
-        problem, shape, preload, frozen, workers, least, problem.strategies()[-1], False, False, False
-    )
+                    slots = _most_slots(problem, shape, strategy, workers, slots, replacement, one_off)
+                    return _made(problem, shape, strategy, workers, slots, replacement, one_off, True)
+    return _made(problem, shape, strategies[-1], workers, floor, False, False, False)
 
 
-def _filled(
+def _least_of_all(problem: Problem) -> int:
+    """Slots below which a worker is of no use, or those that a person set."""
+    if problem.wish.slots_fixed:
+        return problem.wish.slots_at_least
+    if problem.worker_class in ASYNC_CLASSES:
+        return min(problem.wish.slots_at_least, constants.CONNECTIONS_FLOOR)
+    return 1
+
+
+def _most_slots(
     problem: Problem,
     shape: Footprint,
-    preload: bool,
-    frozen: bool,
-    workers: int,
-    slots: int,
     strategy: str,
+    workers: int,
+    least: int,
     replacement: bool,
     one_off: bool,
-) -> Fit:
-    """The same with as many slots as memory, and where each thread keeps a connection, the database allow."""
-    most = max(slots, problem.wish.slots)
-    if (
-        problem.connections is not None
-        and problem.workload.framework == "django"
-        and problem.worker_class == "gthread"
-    ):
-        most = max(slots, min(most, problem.connections.each(strategy, workers)))
-    slots = _largest(
-        slots, most, lambda n: problem.memory_allows(shape, strategy, workers, n, replacement, one_off)
-    )
-    return _made(problem, shape, preload, frozen, workers, slots, strategy, replacement, one_off, True)
+) -> int:
+    """As many as memory and, where each thread keeps a connection, the database allow."""
+    most = max(least, problem.wish.slots)
+    django_threads = problem.workload.framework == "django" and problem.worker_class == "gthread"
+    if problem.connections is not None and django_threads and not problem.wish.slots_fixed:
+        most = max(least, min(most, problem.connections.each(strategy, workers)))
+
+    def enough(slots: int) -> bool:
+        return problem.memory_allows(shape, strategy, workers, slots, replacement, one_off)
+
+    return _largest(least, most, enough)
 
 
 def _made(
     problem: Problem,
     shape: Footprint,
-    preload: bool,
-    frozen: bool,
+    strategy: str,
     workers: int,
     slots: int,
-    strategy: str,
     replacement: bool,
     one_off: bool,
     fits: bool,
@@ -259,7 +267,7 @@ def _made(
     steady = shape.steady(workers, slots, replacement)
     beside = shape.steady(workers, slots, False) + problem.share.one_off if one_off else 0
     deploy = max(steady, beside, problem.deploy_peak(shape, strategy, workers, slots))
-    return Fit(workers, slots, preload, frozen, strategy, replacement, one_off, fits, steady, deploy, shape)
+    return Fit(workers, slots, strategy, replacement, one_off, fits, steady, deploy, shape)
 
 
 def connections_each(problem: Problem, one: Fit) -> int:

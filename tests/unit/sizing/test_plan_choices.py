@@ -75,7 +75,7 @@ def test_more_workers_than_memory_is_a_warning_with_numbers() -> None:
     assert one.value("workers") == 9
     assert one.verdict.level == "not viable"
     assert one.warnings[0] == (
-        "WORKERS: 9 workers: 729 MiB needed, 364 MiB there (512 MiB less 93 MiB system, 16 MiB proxy, 8 MiB "
+        "WORKERS: 9 workers: 709 MiB needed, 364 MiB there (512 MiB less 93 MiB system, 16 MiB proxy, 8 MiB "
         "log shipper = 395 MiB, less 8% headroom)"
     )
 
