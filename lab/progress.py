@@ -39,6 +39,7 @@ class Steps:
         self._ticker: threading.Thread | None = None
         self._tty = sys.stdout.isatty()
         self._processes: set[subprocess.Popen[bytes]] = set()
+        self._cancelled = False
 
     def __enter__(self) -> Steps:
         self._ticker = threading.Thread(target=self._tick, daemon=True)
@@ -104,6 +105,7 @@ class Steps:
         with the last lines of its output where it fails.
         """
         shield = shield and not needs_terminal()
+        self._stop_if_cancelled()
         with log.open("ab") as sink:
             process = subprocess.Popen(
                 list(command),
@@ -134,13 +136,19 @@ class Steps:
                 raise
             finally:
                 self._processes.discard(process)
+        self._stop_if_cancelled()
         if status:
             raise LabError(f"{name}: {' | '.join(tail[-2:])} (whole output: {log})")
 
     def cancel(self) -> None:
-        """End what the steps run just now: for an interrupt, which only the main thread hears."""
+        """End what the steps run and begin nothing new: only the main thread hears an interrupt."""
+        self._cancelled = True
         for process in tuple(self._processes):
             process.terminate()
+
+    def _stop_if_cancelled(self) -> None:
+        if self._cancelled:
+            raise KeyboardInterrupt
 
     def _finish(self, name: str) -> None:
         with self._lock:

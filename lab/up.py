@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import textwrap
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -34,6 +35,7 @@ HOST = "web1"
 MEMORY = "512m"
 CPUS = 1.0
 _DISK_BYTES = 3 * 2**30
+_DEPLOY_SECONDS = 300
 _TASK = re.compile(r"(?<=^TASK \[)[^]]+")
 
 
@@ -48,6 +50,7 @@ def up() -> None:
         with steps.step(f"Host {HOST}, {MEMORY.upper()}B, {CPUS:g} CPU") as outcome:
             host, state = _host(docker, image)
             outcome.append(f"{state}, ssh on port {host.ssh_port}")
+        _wait_for_deploy(steps, host)
         with steps.step("ansible-playbook playbooks/site.yml") as outcome:
             outcome.append(_deploy(steps, host))
         url = f"http://127.0.0.1:{host.port(APP_PORT)}/"
@@ -183,6 +186,23 @@ def _inventory(host: Host) -> str:
     if machine.bundle and Path(machine.bundle).is_file():
         variables["gunicorn_app_ca_bundle"] = machine.bundle
     return host.inventory_file("web", variables)
+
+
+def _wait_for_deploy(steps: Steps, host: Host) -> None:
+    """An interrupted `make up` leaves a deploy that finishes by itself on the host: let it."""
+    unit = f"farrier-deploy-{APP}.service"
+
+    def runs() -> bool:
+        state = host.run(["systemctl", "is-active", unit], check=False).stdout.strip()
+        return state in ("active", "activating", "deactivating")
+
+    if runs():
+        with steps.step("An earlier deploy on the host finishes"):
+            deadline = time.monotonic() + _DEPLOY_SECONDS
+            while runs():
+                if time.monotonic() > deadline:
+                    raise LabError(f"{unit} runs for over {_DEPLOY_SECONDS} s: see its journal by `make ssh`")
+                time.sleep(0.5)
 
 
 def _deploy(steps: Steps, host: Host) -> str:

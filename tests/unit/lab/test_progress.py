@@ -39,7 +39,10 @@ def test_cancel_ends_what_runs(tmp_path: Path) -> None:
         while not steps._processes:
             time.sleep(0.01)
         steps.cancel()
-        assert isinstance(waits.exception(timeout=10), LabError)
+        assert isinstance(waits.exception(timeout=10), KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            steps.stream("Next", ["touch", str(tmp_path / "begun")], tmp_path / "log")
+    assert not (tmp_path / "begun").exists()
 
 
 def test_a_step_that_lasts_says_so_in_a_log() -> None:
