@@ -270,7 +270,12 @@ def launch(spec: Spec, layout: Layout, order: Mapping[str, Any], say: Say) -> Re
     try:
         # The unit must not run from a wheel in a folder that goes with whoever sent it.
         placed = runtime.place(runtime.find(spec.runtime))
-        _start_unit(spec, layout)
+        try:
+            _start_unit(spec, layout)
+        except FarrierError:
+            if made_root:
+                remove.everything(spec, layout, State.load(layout))
+            raise
         result = _followed(layout, run, descriptor, offset, say)
         if placed:
             result.steps.insert(0, Step("runtime", True, 0.0, runtime.find(spec.runtime).version))
