@@ -433,9 +433,8 @@ def shown(name: str) -> dict[str, Any]:
     """The app as it is on the host: who serves, what runs, what happened last."""
     layout = states.layout_of(name)
     state = State.load(layout)
-    spec = Spec.from_mapping(
-        {k: v for k, v in (files.read_json(layout.app_json) or {}).items() if k != "order"}
-    )
+    data = files.read_json(layout.app_json) or files.read_json(layout.wanted_json) or {}
+    spec = Spec.from_mapping({key: value for key, value in data.items() if key != "order"})
     colours = {
         colour: systemd.show(layout.service(colour), "ActiveState", "SubState", "MainPID", "NRestarts")
         for colour in ("blue", "green")
