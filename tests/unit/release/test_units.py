@@ -1,0 +1,74 @@
+"""The text of units, where a wrong character would start something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farrier.release import units
+from farrier.release.layout import Layout
+from farrier.release.spec import Spec
+from farrier.sizing import Budget, Plan, Settings, Workload, plan
+
+LAYOUT = Layout("my-shop", Path("/srv/my-shop"))
+
+
+def spec(**more: Any) -> Spec:
+    source = {"type": "requirement", "requirement": "shop"}
+    return Spec.from_mapping({"name": "my-shop", "app": "shop:app", "source": source, **more})
+
+
+def sized(memory: str = "1GiB", **chosen: Any) -> Plan:
+    settings = Settings.from_mapping({"runtime": "systemd", **chosen}, "settings.json")
+    return plan(Budget.given(memory, 1, "host"), Workload.profile(), settings)
+
+
+@pytest.mark.parametrize(
+    ("app", "word"),
+    [
+        ("shop:app", "serve shop:app\n"),
+        ("shop.main:create_app()", 'serve "shop.main:create_app()"\n'),
+        ("shop:make(a='$x', b=\"50%\")", 'serve "shop:make(a=\'$$x\', b=\\"50%%\\")"\n'),
+    ],
+)
+def test_an_app_s_name_reaches_the_command_as_it_is(app: str, word: str) -> None:
+    assert word in units.command(spec(app=app), LAYOUT, "blue", sized()).text
+
+
+def test_a_dash_in_the_name_nests_no_slice() -> None:
+    assert LAYOUT.slice == "farrier-my_shop.slice"
+    assert "Slice=farrier-my_shop.slice\n" in units.template(spec(), LAYOUT).text
+
+
+@pytest.mark.parametrize("strategy", ["overlap", "queue"])
+def test_the_slice_has_room_for_both_only_where_both_may_run(strategy: str) -> None:
+    made = sized(strategy=strategy)
+    own, beside = made.value("memory_max"), made.value("candidate_memory_max")
+    assert isinstance(own, int)
+    extra = beside if strategy == "overlap" and isinstance(beside, int) else 0
+    assert units.memory_total(made) == own + extra
+    held = f"MemoryMax={beside}\n" in units.candidate(LAYOUT, "green", made).text
+    assert held is (strategy == "overlap")
+
+
+def test_a_start_is_given_as_long_as_a_person_says_else_by_the_boot() -> None:
+    assert units.start_timeout(spec(start_timeout=7), sized()) == 7
+    slow = plan(Budget.given("1GiB", 1), Workload.profile(boot_seconds=20), Settings())
+    assert units.start_timeout(spec(), slow) >= units.START_LEAST + 20 * units.START_FACTOR
+
+
+def test_an_address_that_may_come_up_late_is_bound_all_the_same() -> None:
+    assert "FreeBind=yes" in units.socket(spec(bind="10.0.0.5:80"), LAYOUT, sized()).text
+    assert "FreeBind" not in units.socket(spec(bind="127.0.0.1:80"), LAYOUT, sized()).text
+    assert "RemoveOnStop=yes" in units.socket(spec(bind="/run/x/y.sock"), LAYOUT, sized()).text
+
+
+def test_farrier_s_own_names_stand_above_the_app_s() -> None:
+    given = {"FARRIER_INSTANCE": "purple", "PYTHONPATH": "/mine", "PATH": "/bin"}
+    env = units.environment(spec(), LAYOUT, "green", sized(), "R1", given, ["src"])
+    assert env["FARRIER_INSTANCE"] == "green"
+    assert env["PYTHONPATH"] == "/srv/my-shop/green/src/src:/mine"
+    assert env["PATH"] == "/bin"
+    assert env["FARRIER_RELEASE"] == "R1"
