@@ -63,7 +63,7 @@ class FarrierWorker:
     def load_app(self) -> Any:
         """The app, with its mistakes in one line. Ends the worker with Gunicorn's exit statuses."""
         try:
-            with _ended_by_term():
+            with _ended_by_a_stop():
                 app = apps.load(self.app, type(self))
                 checks_in_force()
         except apps.AppRefused as error:
@@ -167,6 +167,10 @@ class FarrierWorker:
         seconds = time.monotonic() - began
         if self.slot is not None:
             self.slot.in_hand = len(self.in_hand)
+            if self.in_hand and self.slot.doing == name:
+                # Let the board name one that is still in hand. Threads may empty the table meanwhile.
+                with contextlib.suppress(StopIteration, RuntimeError):
+                    self.slot.doing = next(iter(self.in_hand.values()))[0]
         if self._slow is not None and seconds >= self._slow:
             events.emit(
                 self.log, "warning", "slow_request", f"{name} took {seconds:.3f} s",
@@ -200,10 +204,12 @@ class FarrierWorker:
 
 
 @contextlib.contextmanager
-def _ended_by_term() -> Iterator[None]:
-    """While the app is imported nothing is in hand: TERM ends the worker instead of waiting for it."""
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _ended_by_a_stop() -> Iterator[None]:
+    """While the app is imported nothing is in hand: a stop ends the worker instead of waiting for it."""
+    stops = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in stops}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
