@@ -104,7 +104,7 @@ def _install(steps: Steps) -> None:
 
 
 def _start() -> Engine:
-    log = checkout.machine_state_dir() / "dockerd.log"
+    log = _log()
     by_systemd = Path("/run/systemd/system").is_dir()
     pid = None if by_systemd else _spawn(log)
     if by_systemd:
@@ -162,6 +162,10 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def _log() -> Path:
+    return checkout.machine_state_dir() / "dockerd.log"
+
+
 def _record() -> Path:
     return checkout.machine_state_dir() / "engine.json"
 
@@ -189,7 +193,8 @@ def stop() -> str:
         return f"left running, for {len(others)} container(s) of others use it"
     if not _end(pid):
         return f"asked to stop, still running after 30 s (pid {pid})"
-    _record().unlink(missing_ok=True)
+    for left_over in (_record(), _log()):
+        left_over.unlink(missing_ok=True)
     return "stopped"
 
 
