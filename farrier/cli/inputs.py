@@ -70,13 +70,12 @@ def read_inputs(args: argparse.Namespace) -> tuple[Budget, Workload, Settings]:
         settings = Settings.merged(wanted, settings)
     if not args.no_environment:
         settings = Settings.merged(settings, Settings.from_environ(os.environ))
-    kind = args.workload or "io"
-    if kind not in KINDS:
-        raise FarrierError(f"--workload {kind}: must be one of {', '.join(KINDS)}")
+    if args.workload is not None and args.workload not in KINDS:
+        raise FarrierError(f"--workload {args.workload}: must be one of {', '.join(KINDS)}")
     setting = settings.get("worker_class")
     worker_class = str(setting.value) if setting is not None else None
     workload = Workload.profile(
-        kind=kind, worker_class=worker_class, framework=args.framework, app_memory=args.app_memory
+        kind=args.workload, worker_class=worker_class, framework=args.framework, app_memory=args.app_memory
     )
     return read_machine(args), workload, settings
 
