@@ -95,24 +95,6 @@ def test_without_a_plan_a_connection_lasts_one_request(tmp_path: Path) -> None:
     assert answers('answers = client.get("/whoami").json()["database"]', tmp_path)["conn_max_age"] == 0
 
 
-def test_the_pool_is_one_that_django_itself_accepts(tmp_path: Path) -> None:
-    done = django(
-        """
-import django; django.setup()
-from django.db import connection
-pool = connection.pool
-settings = connection.settings_dict
-print(pool.min_size, pool.max_size, settings["CONN_MAX_AGE"], settings["HOST"])
-connection.close_pool()
-""",
-        tmp_path,
-        DATABASE_URL="postgresql://u:p@127.0.0.1:1/tasks",
-        DATABASE_POOL="1",
-        FARRIER_PLAN='{"db_pool_size": 3, "db_max_overflow": 2, "db_conn_max_age": 600}',
-    )
-    assert done.stdout.split() == ["1", "5", "0", "127.0.0.1"], done.stderr
-
-
 def test_a_wrong_database_url_is_named_without_its_password(tmp_path: Path) -> None:
     done = django("import config.settings", tmp_path, DATABASE_URL="mysql://u:secret@db/tasks")
     assert "DATABASE_URL begins with mysql:; allowed: postgresql://" in done.stderr
