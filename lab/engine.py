@@ -86,6 +86,8 @@ def ensure(install: bool = False, steps: Steps | None = None) -> Engine:
     """
     if engine := find():
         return engine
+    if chosen := os.environ.get("DOCKER_HOST"):  # a person's choice: starting another one would not be it
+        raise LabError(f"DOCKER_HOST={chosen} does not answer: start that engine, or unset DOCKER_HOST")
     if not (packages.has_program("dockerd") and packages.has_program("docker")):
         if not install:
             raise LabError("no Docker engine answers here: run `make engine`, or start yours, and try again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lab import engine
+from lab import checkout, engine
+from lab.errors import LabError
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +48,28 @@ def test_ours_is_stopped_when_nobody_needs_it(
     assert engine.stop() == "stopped"
     assert process.wait() != 0
     assert engine.started_here() is None
+
+
+def test_an_engine_that_a_person_chose_is_not_replaced(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    with pytest.raises(LabError, match=r"^DOCKER_HOST=unix://\S+/none.sock does not answer: "):
+        engine.ensure()
+
+
+@pytest.mark.parametrize(("in_ci", "outcome"), [("true", "failed"), ("", "skipped")])
+def test_without_an_engine_tests_are_skipped_and_in_ci_they_fail(
+    tmp_path: Path, in_ci: str, outcome: str
+) -> None:
+    environment = {**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/none.sock", "CI": in_ci}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/system/test_lab.py"]
+    ran = subprocess.run(
+        command, cwd=checkout.ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert "DOCKER_HOST=" in ran.stdout
+    assert outcome in ran.stdout.splitlines()[-1]
+    assert "passed" not in ran.stdout.splitlines()[-1]
 
 
 def test_no_docker_on_the_path_is_no_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
