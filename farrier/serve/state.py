@@ -48,8 +48,11 @@ class StateFile:
             self._written = body
 
     def remove(self) -> None:
+        """Take the file away, unless another master (USR2) has written its own there."""
         if self.path is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), open(self.path, "rb") as file:
+                if file.read() != self._written:
+                    return
                 os.unlink(self.path)  # noqa: PTH108 - see above
 
 

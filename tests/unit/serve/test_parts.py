@@ -187,6 +187,8 @@ def test_a_state_file_is_replaced_whole_and_said_once_when_it_cannot_be(tmp_path
     state.write({"a": 2})
     assert json.loads((tmp_path / "blue.json").read_text()) == {"a": 2}
     assert os.listdir(tmp_path) == ["blue.json"]
+    StateFile(str(tmp_path / "blue.json"), log).remove()
+    assert (tmp_path / "blue.json").exists()
     assert (tmp_path / "blue.json").stat().st_mode & 0o777 == 0o640
     lost = StateFile("/no/such/folder/x.json", log)
     lost.write({})
