@@ -77,9 +77,10 @@ def fetch(
 
 def _unpack(archive: Path, src: Path, account: Account) -> None:
     # tar as the app's user: an archive with .. or links can only harm what that user may write.
+    # --touch: an archive from the controller has one time for all files, and browsers cache by these times.
     with archive.open("rb") as stream:
         command.run(
-            ["tar", "-xzf", "-", "--no-same-owner", "--no-same-permissions", "--no-overwrite-dir"],
+            ["tar", "-xzf", "-", "--no-same-owner", "--no-same-permissions", "--no-overwrite-dir", "--touch"],
             account=account, cwd=src, stdin=stream.fileno(), what="unpacking the source",
         )  # fmt: skip
     inner = list(src.iterdir())
@@ -89,7 +90,8 @@ def _unpack(archive: Path, src: Path, account: Account) -> None:
 
 
 def _is_code(folder: Path) -> bool:
-    return (folder / "__init__.py").exists() or folder.name in ("src", "tests")
+    # A forge's folder bears a version or a commit (shop-1.2), which no importable name can.
+    return (folder / "__init__.py").exists() or folder.name.isidentifier()
 
 
 def _lift(folder: Path, src: Path) -> None:
