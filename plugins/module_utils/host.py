@@ -68,7 +68,8 @@ def check_python(found: tuple, wanted: str, coming: list[str], prefix: str) -> N
 
 def check_names(name: str, root: str, prefix: str) -> None:
     """The units and the folder that the app will own are its own or nobody's."""
-    if Path(f"/etc/farrier/{name}/app.json").exists():
+    # Also what a killed first run left: the next one goes on from there.
+    if Path(f"/etc/farrier/{name}").is_dir():
         return
     for unit in (f"{name}.socket", f"{name}.service", f"{name}@.service"):
         for folder in UNIT_FOLDERS:
@@ -80,8 +81,9 @@ def check_names(name: str, root: str, prefix: str) -> None:
     place = Path(root or f"/srv/{name}")
     if place.exists() and not place.is_dir():
         raise Refused(f"{prefix}root: {place} is no folder")
-    ours = (place / "state.json").exists() or (place / "releases").is_dir()
-    if place.is_dir() and not ours and any(entry.name != "lost+found" for entry in place.iterdir()):
+    # shared/ alone is what keep_data left when the app went.
+    own = {"state.json", "releases", "shared", "lost+found"}
+    if place.is_dir() and any(place.iterdir()) and not own & {entry.name for entry in place.iterdir()}:
         raise Refused(f"{prefix}root: {place} holds something else; choose an empty or a new folder")
 
 

@@ -118,9 +118,9 @@ def look(options):
     """Everything that is refused here, in the order in which a person would mend it."""
     prefix = options["prefix"]
     check_platform()
-    check_names(options["name"], options["root"], prefix)
     if options["state"] == "absent":
         return {"missing_packages": []}
+    check_names(options["name"], options["root"], prefix)
     check_python(sys.version_info, options["python"], options["system_packages"], prefix)
     check_disk(options["root"] or f"/srv/{options['name']}", prefix)
     check_port(options["name"], options["_listen"], prefix)
