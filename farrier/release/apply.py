@@ -400,17 +400,7 @@ def _spec_of_release(layout: Layout, release_id: str, who: str) -> Spec:
     data = files.read_json(layout.app_json) or {}
     release = Release.load(layout, release_id)
     then = release.spec if release else {}
-    for key in (
-        "app",
-        "source",
-        "requirements",
-        "pythonpath",
-        "chdir",
-        "shared",
-        "config_file",
-        "ready",
-        "python",
-    ):
+    for key in _OF_THE_CODE:
         data.pop(key, None)
         if key in then:
             data[key] = then[key]
