@@ -66,10 +66,14 @@ def check_python(found: tuple, wanted: str, coming: list[str], prefix: str) -> N
         )
 
 
-def check_names(name: str, root: str, prefix: str) -> None:
-    """The units and the folder that the app will own are its own or nobody's."""
-    # Also what a killed first run left: the next one goes on from there.
-    if Path(f"/etc/farrier/{name}").is_dir():
+def is_ours(name: str) -> bool:
+    """Whether farrier knows the app; also what a killed first run left, for the next one goes on from there."""
+    return Path(f"/etc/farrier/{name}").is_dir()
+
+
+def check_units(name: str, prefix: str) -> None:
+    """The units that the app will have, or had, are its own or nobody's."""
+    if is_ours(name):
         return
     for unit in (f"{name}.socket", f"{name}.service", f"{name}@.service"):
         for folder in UNIT_FOLDERS:
@@ -78,7 +82,13 @@ def check_names(name: str, root: str, prefix: str) -> None:
                     f"{prefix}name: {name} is taken by {folder}/{unit}, which farrier did not make; "
                     "choose another name"
                 )
+
+
+def check_root(name: str, root: str, prefix: str) -> None:
+    """The folder that the app will own is its own or nobody's."""
     place = Path(root or f"/srv/{name}")
+    if is_ours(name):
+        return
     if place.exists() and not place.is_dir():
         raise Refused(f"{prefix}root: {place} is no folder")
     # shared/ alone is what keep_data left when the app went.

@@ -80,10 +80,11 @@ from ansible_collections.farrier.web.plugins.module_utils.app_options import (
 from ansible_collections.farrier.web.plugins.module_utils.host import (
     Refused,
     check_disk,
-    check_names,
     check_platform,
     check_port,
     check_python,
+    check_root,
+    check_units,
     missing_packages,
     needed_packages,
 )
@@ -118,9 +119,11 @@ def look(options):
     """Everything that is refused here, in the order in which a person would mend it."""
     prefix = options["prefix"]
     check_platform()
+    # Before a removal too, which stops what bears the name.
+    check_units(options["name"], prefix)
     if options["state"] == "absent":
         return {"missing_packages": []}
-    check_names(options["name"], options["root"], prefix)
+    check_root(options["name"], options["root"], prefix)
     check_python(sys.version_info, options["python"], options["system_packages"], prefix)
     check_disk(options["root"] or f"/srv/{options['name']}", prefix)
     check_port(options["name"], options["_listen"], prefix)

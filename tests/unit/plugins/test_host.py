@@ -55,16 +55,16 @@ def test_a_unix_socket_that_somebody_answers_on_is_taken_and_a_dead_one_is_not(t
 
 def test_a_root_that_holds_something_else_is_refused_and_an_empty_one_is_not(tmp_path: Path) -> None:
     (tmp_path / "lost+found").mkdir()
-    host.check_names("farrier-test-app", str(tmp_path), "")
+    host.check_root("farrier-test-app", str(tmp_path), "")
     (tmp_path / "lost+found").rmdir()
     (tmp_path / "letters").write_text("")
     with pytest.raises(host.Refused, match=f"x_root: {tmp_path} holds something else"):
-        host.check_names("farrier-test-app", str(tmp_path), "x_")
+        host.check_root("farrier-test-app", str(tmp_path), "x_")
 
 
 def test_a_root_with_the_data_that_an_app_left_is_taken_up_again(tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
-    host.check_names("farrier-test-app", str(tmp_path), "")
+    host.check_root("farrier-test-app", str(tmp_path), "")
 
 
 def test_the_room_that_preflight_wants_is_the_room_that_a_release_wants() -> None:
