@@ -67,7 +67,7 @@ def check_python(found: tuple, wanted: str, coming: list[str], prefix: str) -> N
 
 
 def is_ours(name: str) -> bool:
-    """Whether farrier knows the app; also what a killed first run left, for the next one goes on from there."""
+    """Whether farrier knows the app; what a killed first run left counts, for the next one goes on there."""
     return Path(f"/etc/farrier/{name}").is_dir()
 
 
