@@ -100,3 +100,25 @@ def test_a_full_worker_leaves_connections_in_the_queue(serve: Serve, worker_clas
         thread.join(10)
     assert answers == [200] * 6
     assert time.monotonic() - began > 0.55
+
+
+@pytest.mark.parametrize("worker_class", ["asgi", "uvicorn"])
+def test_idle_kept_alive_connections_keep_nobody_out(serve: Serve, worker_class: str) -> None:
+    """A browser keeps six connections for a minute: they must not count as requests in hand."""
+    site = serve(
+        app_of(worker_class),
+        "--worker-connections",
+        "2",
+        WORKERS="1",
+        WORKER_CLASS=worker_class,
+        KEEPALIVE="60",
+    )
+    kept = [http.client.HTTPConnection(*site.address, timeout=5) for _ in range(12)]
+    for connection in kept:
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"one")
+    for connection in kept:  # each is still good for another one
+        connection.request("GET", "/")
+        assert connection.getresponse().read() == b"one"
+        connection.close()

@@ -101,6 +101,7 @@ class ASGIWorker(LoopWorker, GunicornASGIWorker):
             lambda: Protocol(self),
             context,
             lambda: len(self.connections),
+            lambda: sum(one.idle and one.req_count > 1 for one in self.connections),
             self.worker_connections,
         )
 

@@ -20,12 +20,20 @@ from typing import Any
 LINGER = 3.0
 #: Connections taken from the queue at one wake-up: more would pile up on the worker that woke first.
 AT_ONCE = 16
+#: Idle kept-alive connections that a worker holds for each request that it may have in hand. A browser keeps
+#: six, for as long as ``keepalive`` says; they cost a protocol object each, not the memory of a request.
+IDLE_EACH = 16
 #: Seconds to wait when the process is out of file descriptors.
 OUT_OF_FILES = 0.5
 
 
 class Acceptor:
-    """Takes connections from shared listening sockets while ``count()`` is below ``most``."""
+    """Takes connections from shared listening sockets while a worker has room.
+
+    ``most`` bounds the connections that have a request in hand or have yet to send their first one
+    (``worker_connections``, planned by the memory that a request takes); those that are kept alive between
+    two requests do not count, up to ``IDLE_EACH`` for each of the others. ``idle()`` counts them.
+    """
 
     def __init__(
         self,
@@ -33,6 +41,7 @@ class Acceptor:
         protocol: Callable[[], asyncio.BaseProtocol],
         context: ssl.SSLContext | None,
         count: Callable[[], int],
+        idle: Callable[[], int],
         most: int,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -40,6 +49,7 @@ class Acceptor:
         self.protocol = protocol
         self.context = context
         self.count = count
+        self.idle = idle
         self.most = most
         self.handshaking: set[asyncio.Task[Any]] = set()
         self.open = False
@@ -67,16 +77,21 @@ class Acceptor:
         self._pause()
         self.closed = True
 
+    def full(self) -> bool:
+        held = self.count() + len(self.handshaking)
+        # The idle ones are counted one by one, so only where that decides.
+        return held >= self.most and (held >= self.most * (1 + IDLE_EACH) or held - self.idle() >= self.most)
+
     def balance(self) -> None:
         """Pause when full, go on when there is room again; called about ten times a second."""
-        if self.count() + len(self.handshaking) >= self.most:
+        if self.full():
             self._pause()
         else:
             self._listen()
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(AT_ONCE):
-            if self.count() + len(self.handshaking) >= self.most:
+            if self.full():
                 self._pause()
                 return
             try:

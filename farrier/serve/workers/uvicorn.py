@@ -76,6 +76,7 @@ class Server(uvicorn.Server):
             protocol,
             self.config.ssl,
             lambda: len(self.connections),
+            lambda: sum(map(_is_idle, self.connections)),
             self.worker.cfg.worker_connections,
         )
 
@@ -236,6 +237,12 @@ def environ(scope: dict[str, Any]) -> dict[str, Any]:
     for name, value in scope_headers(scope):
         found["HTTP_" + name.upper().replace("-", "_")] = value
     return found
+
+
+def _is_idle(connection: Any) -> bool:
+    """Kept alive, with its last request answered. A websocket and a connection without a request are not."""
+    cycle = getattr(connection, "cycle", None)
+    return cycle is not None and cycle.response_complete
 
 
 def _loop_factory(config: Any) -> Any:
