@@ -175,7 +175,8 @@ class ASGIRequest:
 
         token = self.worker.take_up(scope["method"], scope["path"], scope.get("query_string", b""))
         try:
-            await self.app(scope, receive, answer)
+            async with self.worker.turns:
+                await self.app(scope, receive, answer)
         finally:
             seconds = self.worker.put_down(token, chosen)
             self.worker.answered(scope, seconds, *sent)

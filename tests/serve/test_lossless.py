@@ -122,3 +122,27 @@ def test_idle_kept_alive_connections_keep_nobody_out(serve: Serve, worker_class:
         connection.request("GET", "/")
         assert connection.getresponse().read() == b"one"
         connection.close()
+
+
+@pytest.mark.parametrize("worker_class", ["asgi", "uvicorn"])
+def test_busy_kept_alive_clients_do_not_starve_a_newcomer(serve: Serve, worker_class: str) -> None:
+    """Two clients that never pause have both places; a third still gets its turn."""
+    site = serve(app_of(worker_class), "--worker-connections", "2", WORKERS="1", WORKER_CLASS=worker_class)
+    end = threading.Event()
+
+    def hog() -> None:
+        connection = http.client.HTTPConnection(*site.address, timeout=10)
+        while not end.is_set():
+            connection.request("GET", "/slow?0.05")
+            connection.getresponse().read()
+        connection.close()
+
+    hogs = [threading.Thread(target=hog) for _ in range(2)]
+    for thread in hogs:
+        thread.start()
+    try:
+        assert [site.get("/slow?0.05")[0] for _ in range(5)] == [200] * 5
+    finally:
+        end.set()
+        for thread in hogs:
+            thread.join(10)

@@ -67,7 +67,7 @@ class ASGIWorker(LoopWorker, GunicornASGIWorker):
     async def _serve(self) -> None:
         await self._start_app()
         if await self.wait_ready_async():
-            acceptor = self._acceptor()
+            acceptor = self.acceptor = self._acceptor()
             acceptor.start()
             self.mark_ready()
             while await self.tick():
@@ -100,9 +100,10 @@ class ASGIWorker(LoopWorker, GunicornASGIWorker):
             [listener.sock for listener in self.sockets],
             lambda: Protocol(self),
             context,
-            lambda: len(self.connections),
-            lambda: sum(one.idle and one.req_count > 1 for one in self.connections),
             self.worker_connections,
+            count=lambda: len(self.connections),
+            idle=lambda: sum(one.idle and one.req_count > 1 for one in self.connections),
+            asking=lambda: len(self.in_hand),
         )
 
     async def _drain(self, acceptor: Acceptor) -> None:

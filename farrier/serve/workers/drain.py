@@ -8,6 +8,7 @@ share, cannot be held back when a worker is full, and closes its sockets when it
 from __future__ import annotations
 
 import asyncio
+import enum
 import socket
 import ssl
 import time
@@ -27,12 +28,22 @@ IDLE_EACH = 16
 OUT_OF_FILES = 0.5
 
 
+class Room(enum.Enum):
+    """For new connections."""
+
+    NONE = enum.auto()
+    LATER = enum.auto()
+    PLENTY = enum.auto()
+
+
 class Acceptor:
     """Takes connections from shared listening sockets while a worker has room.
 
-    ``most`` bounds the connections that have a request in hand or have yet to send their first one
-    (``worker_connections``, planned by the memory that a request takes); those that are kept alive between
-    two requests do not count, up to ``IDLE_EACH`` for each of the others. ``idle()`` counts them.
+    ``most`` is ``worker_connections``: what may be in hand at once, planned by the memory that it takes.
+    Idle kept-alive connections (``idle()``) do not count, up to ``IDLE_EACH`` for each. A worker with
+    ``most`` requests (``asking()``) leaves new connections to others for a tenth of a second, then takes
+    them as well, so that they wait their turn behind its semaphore and not behind its kept-alive clients;
+    one that holds ``most`` websockets takes none, because a turn there may never come.
     """
 
     def __init__(
@@ -40,17 +51,20 @@ class Acceptor:
         sockets: Iterable[socket.socket],
         protocol: Callable[[], asyncio.BaseProtocol],
         context: ssl.SSLContext | None,
+        most: int,
+        *,
         count: Callable[[], int],
         idle: Callable[[], int],
-        most: int,
+        asking: Callable[[], int],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.sockets = list(sockets)
         self.protocol = protocol
         self.context = context
+        self.most = most
         self.count = count
         self.idle = idle
-        self.most = most
+        self.asking = asking
         self.handshaking: set[asyncio.Task[Any]] = set()
         self.open = False
         self.closed = False
@@ -77,23 +91,43 @@ class Acceptor:
         self._pause()
         self.closed = True
 
-    def full(self) -> bool:
+    def room(self) -> Room:
         held = self.count() + len(self.handshaking)
-        # The idle ones are counted one by one, so only where that decides.
-        return held >= self.most and (held >= self.most * (1 + IDLE_EACH) or held - self.idle() >= self.most)
+        if held < self.most:
+            return Room.PLENTY
+        if held >= self.most * (1 + IDLE_EACH):
+            return Room.NONE
+        # Counted one by one, so only where it decides.
+        busy = held - self.idle()
+        if busy < self.most:
+            return Room.PLENTY
+        return Room.LATER if busy - self.asking() < self.most else Room.NONE
 
-    def balance(self) -> None:
-        """Pause when full, go on when there is room again; called about ten times a second."""
-        if self.full():
-            self._pause()
-        else:
+    def resume(self) -> None:
+        """Something ended: go on at once if that made room."""
+        if not self.open and self.room() is Room.PLENTY:
             self._listen()
 
+    def balance(self) -> None:
+        """Called about ten times a second: pause, go on, or take what nobody else took meanwhile."""
+        room = self.room()
+        if room is Room.PLENTY:
+            self._listen()
+            return
+        self._pause()
+        if room is Room.LATER and not self.closed:
+            for listener in self.sockets:
+                self._take(listener)
+
     def _accept(self, listener: socket.socket) -> None:
-        for _ in range(AT_ONCE):
-            if self.full():
-                self._pause()
-                return
+        if self.room() is Room.PLENTY:
+            self._take(listener)
+        else:
+            self._pause()
+
+    def _take(self, listener: socket.socket) -> None:
+        """Up to ``AT_ONCE`` connections, and no more than there is room for."""
+        for _ in range(min(AT_ONCE, self.most)):
             try:
                 connection, _ = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):

@@ -14,6 +14,7 @@ from farrier.health.checks import checks_in_force, run_checks_async
 from farrier.serve.apps import ASGIRequest
 from farrier.serve.board import DRAINING
 from farrier.serve.workers.base import READY_AGAIN, FarrierWorker
+from farrier.serve.workers.drain import Acceptor
 
 
 class LoopWorker(FarrierWorker):
@@ -21,6 +22,21 @@ class LoopWorker(FarrierWorker):
 
     interface = "asgi"
     quick = False
+    acceptor: Acceptor | None = None
+    _turns: asyncio.Semaphore | None = None
+
+    @property
+    def turns(self) -> asyncio.Semaphore:
+        """One for each request that the plan has memory for; further ones wait, first come, first served."""
+        if self._turns is None:
+            self._turns = asyncio.Semaphore(max(1, self.cfg.worker_connections))
+        return self._turns
+
+    def put_down(self, token: object, request_id: str | None = None) -> float:
+        if self.acceptor is not None and not self.acceptor.open:
+            # A moment later: the connection is closed or idle only after this.
+            asyncio.get_running_loop().call_later(0.001, self.acceptor.resume)
+        return super().put_down(token, request_id)
 
     def around(self, app: Any) -> Any:
         return HealthMiddleware(ASGIRequest(app, self))

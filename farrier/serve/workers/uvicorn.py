@@ -49,7 +49,7 @@ class Server(uvicorn.Server):
             worker.refuse("the app's startup failed (its own message is above)", WORKER_BOOT_ERROR)
         if await worker.wait_ready_async():
             self.set_headers()
-            acceptor = self.acceptor()
+            acceptor = worker.acceptor = self.acceptor()
             acceptor.start()
             self.started = True
             worker.mark_ready()
@@ -75,9 +75,10 @@ class Server(uvicorn.Server):
             [listener.sock for listener in self.worker.sockets],
             protocol,
             self.config.ssl,
-            lambda: len(self.connections),
-            lambda: sum(map(_is_idle, self.connections)),
             self.worker.cfg.worker_connections,
+            count=lambda: len(self.connections),
+            idle=lambda: sum(map(_is_idle, self.connections)),
+            asking=lambda: len(self.worker.in_hand),
         )
 
     def set_headers(self, *more: tuple[bytes, bytes]) -> None:
