@@ -10,9 +10,10 @@ import time
 
 import pytest
 
-from lab import checkout, engine, host
+from lab import checkout, engine, host, image
 from lab.errors import LabError
 from lab.host import Host
+from lab.machine import Machine
 
 pytestmark = [pytest.mark.docker, pytest.mark.systemd]
 
@@ -90,3 +91,20 @@ def test_a_host_that_cannot_boot_says_so_and_is_gone(docker_engine: engine.Engin
         failing.start()
     assert time.monotonic() - before < 30
     assert not docker_engine.containers("name=failing")
+
+
+def test_an_image_of_debians_own_is_fitted_out(base_image: str, docker_engine: engine.Engine) -> None:
+    """What follows a pull, from an image without SSH, person or sudo: no registry is needed to try it."""
+    name = "farrier-lab:fitted-out"
+    bare = "farrier-lab:bare"
+    undo = "apt-get -q -y purge openssh-server sudo; userdel -r debian; rm -rf /etc/sudoers.d /etc/ssh"
+    container = docker_engine.call("create", base_image, "sh", "-c", undo).stdout.strip()
+    try:
+        docker_engine.call("start", "-a", container)
+        docker_engine.call("commit", container, bare)
+        image.fit_out(docker_engine, bare, name, Machine.read())
+        with Host("fitted", image=name, docker=docker_engine) as fitted:
+            assert fitted.ssh("sudo -n id -un").stdout.strip() == "root"
+    finally:
+        docker_engine.call("rm", "-f", "-v", container, check=False)
+        docker_engine.call("rmi", "-f", name, bare, check=False)
