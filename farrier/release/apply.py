@@ -86,6 +86,7 @@ def apply(spec: Spec, *, check: bool = False, diff: bool = False, say: Say | Non
         raise FarrierError("\n".join(found))
     try:
         view = look(spec, layout, check)
+        view.refuse_interface(str(view.measured.get("interface", "")))
         action = view.action()
         previewed = preview(view, action, diff)
     except SizingError as error:
@@ -274,7 +275,7 @@ def launch(spec: Spec, layout: Layout, order: Mapping[str, Any], say: Say) -> Re
             _start_unit(spec, layout)
         except FarrierError:
             if made_root:
-                remove.everything(spec, layout, State.load(layout))
+                remove.everything(spec, layout, State.load(layout), keep_uploads=True)
             raise
         result = _followed(layout, run, descriptor, offset, say)
         if placed:

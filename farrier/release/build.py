@@ -285,17 +285,11 @@ class Build:
 
     def match_interface(self, interface: str) -> None:
         """A WSGI app under an ASGI worker, or the other way round, would answer 500 to everyone."""
-        now = self.class_now()
-        is_async = now in ("asgi", "uvicorn")
         self.release.measured["interface"] = interface
+        self.view.refuse_interface(interface)
+        is_async = self.class_now() in ("asgi", "uvicorn")
         if not interface or is_async == (interface == "asgi"):
             return
-        if self.spec.settings.get("worker_class") or self.spec.workload.get("worker_class"):
-            allowed = "asgi, uvicorn" if interface == "asgi" else "sync, gthread"
-            raise FarrierError(
-                f"settings.worker_class: given {now}, but {self.spec.app} is {interface.upper()}; "
-                f"allowed: {allowed}"
-            )
         # Nobody chose: gunicorn's own class for the interface.
         self.release.measured["worker_class"] = "asgi" if interface == "asgi" else "gthread"
 

@@ -423,7 +423,9 @@ class Machine:
             self.put_back()
             if first:
                 step.detail = "nothing of it is left"
-                remove.everything(self.spec, self.layout, self.state, keep_data=self.spec.keep_data)
+                remove.everything(
+                    self.spec, self.layout, self.state, keep_data=self.spec.keep_data, keep_uploads=True
+                )
                 return
             step.detail = f"release {self.state.release} serves"
             files.delete(self.layout.wanted_json)

@@ -20,10 +20,15 @@ def is_there(layout: Layout) -> bool:
     return any(place.exists() or place.is_symlink() for place in places)
 
 
-def everything(spec: Spec, layout: Layout, state: State, keep_data: bool = False) -> list[str]:
-    """Stops and removes the app; answers what was removed. Safe to run again after a kill."""
+def everything(
+    spec: Spec, layout: Layout, state: State, keep_data: bool = False, keep_uploads: bool = False
+) -> list[str]:
+    """Stops and removes the app; answers what was removed. Safe to run again after a kill.
+
+    `keep_uploads`: after a failed first deploy what was uploaded for it stays, for the next try.
+    """
     gone: list[str] = []
-    archives = _archives(layout)
+    archives = [] if keep_uploads else _archives(layout)
     _stop(layout)
     for path in layout.unit_paths():
         if path.exists() and (path.is_dir() or systemd.foreign_unit(path.name, layout.mark) is None):
@@ -36,7 +41,7 @@ def everything(spec: Spec, layout: Layout, state: State, keep_data: bool = False
         files.delete(archive)
     account.remove(state.created.get("user"), state.created.get("group"))
     gone += [f"{kind} {name}" for kind, name in state.created.items() if kind in ("user", "group")]
-    _last(layout)
+    _last(keep_uploads)
     return gone
 
 
@@ -79,14 +84,16 @@ def _archives(layout: Layout) -> list[Path]:
     return [UPLOADS / f"{digest}.tar.gz" for digest in own - others if digest]
 
 
-def _last(layout: Layout) -> None:
+def _last(keep_uploads: bool) -> None:
     """With the last app goes what all apps share: empty folders, tools, the runtime."""
     if any(path.is_dir() for path in ETC.glob("*")):
         return
     for folder in (ETC, RUN):
         with contextlib.suppress(OSError):
             folder.rmdir()
-    files.delete(VAR)
+    files.delete(VAR / "cache" if keep_uploads else VAR)
+    with contextlib.suppress(OSError):
+        VAR.rmdir()
     files.delete(RUNTIME)
     files.delete(LAUNCHER)
     systemd.systemctl("stop", "farrier.slice", check=False)

@@ -104,6 +104,19 @@ class View:
         wanted = units.everything(self.spec, self.layout, colour, plan, env, found.gid if found else 0)
         return wanted, plan, env
 
+    def refuse_interface(self, interface: str) -> None:
+        """Raises FarrierError if the chosen worker class serves the other interface than the app has."""
+        chosen = self.spec.settings.get("worker_class") or self.spec.workload.get("worker_class")
+        if not chosen or not interface:
+            return
+        now = sized.workload_for(self.spec, self.measured)
+        if now.is_async != (interface == "asgi"):
+            allowed = "asgi, uvicorn" if interface == "asgi" else "sync, gthread"
+            raise FarrierError(
+                f"settings.worker_class: given {now.worker_class}, but {self.spec.app} is "
+                f"{interface.upper()}; allowed: {allowed}"
+            )
+
     def action(self) -> str:
         """The smallest of ACTIONS that brings the host to the spec."""
         if self.release is None or self.state.release != self.release.id or self.state.active is None:
