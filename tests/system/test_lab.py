@@ -97,7 +97,7 @@ def test_an_image_of_debians_own_is_fitted_out(base_image: str, docker_engine: e
     """What follows a pull, from an image without SSH, person or sudo: no registry is needed to try it."""
     name = "farrier-lab:fitted-out"
     bare = "farrier-lab:bare"
-    undo = "apt-get -q -y purge openssh-server sudo; userdel -r debian; rm -rf /etc/sudoers.d /etc/ssh"
+    undo = "apt-get -q -y purge openssh-server sudo; userdel -r debian; rm -rf /etc/sudoers.d /etc/ssh/*.d"
     container = docker_engine.call("create", base_image, "sh", "-c", undo).stdout.strip()
     try:
         docker_engine.call("start", "-a", container)
