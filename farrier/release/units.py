@@ -112,11 +112,8 @@ MemoryAccounting=yes
 
 
 def memory_total(plan: Plan) -> int | None:
-    """Bytes that both colours may have together: both limits where both may run, else the one."""
-    own, beside = number(plan, "memory_max"), number(plan, "candidate_memory_max")
-    if not own:
-        return None
-    return int(own + (beside if plan.value("strategy") == "overlap" else 0))
+    """Bytes that both colours may have together; the one that serves may have all of it."""
+    return int(number(plan, "memory_max")) or None
 
 
 def template(spec: Spec, layout: Layout) -> Unit:

@@ -184,8 +184,8 @@ the executor keeps its own (Django's database documentation, "Caveats")."""
 # --- limits and Cloud Run ---------------------------------------------------------------------------
 
 MEMORY_MAX_FACTOR = 2.0
-"""A unit may take twice what the plan expects of it, never more than its share: an estimate may be wrong,
-a leak must not take the host. First estimate."""
+"""Both releases together may take twice what the plan expects of them, never more than the app's share: an
+estimate may be wrong, a leak must not take the host. First estimate."""
 MEMORY_HIGH_SHARE = 0.95
 """Of memory_max: from here the kernel reclaims and throttles instead of killing. First estimate."""
 CANDIDATE_FACTOR = 1.25

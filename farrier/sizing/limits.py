@@ -44,17 +44,20 @@ def _container_limits(sheet: Sheet) -> None:
 
 
 def _shared_limits(sheet: Sheet) -> None:
-    """Limits of one release's unit and of the candidate beside it: together never more than the share."""
+    """``memory_max`` holds the slice that both releases share, and the one that serves.
+
+    The candidate beside it gets less. So an app that takes more than was estimated has all that is there,
+    and if both together reach the limit the kernel takes the candidate, which has the higher OOM score.
+    """
     one, available = sheet.one, sheet.problem.share.available
-    candidate, why = _candidate(one, available)
-    beside = candidate if one.strategy == "overlap" else 0
-    expected = one.steady if beside else max(one.steady, one.deploy)
-    maximum = _maximum(sheet, expected, available - beside, beside)
+    expected = max(one.steady, one.deploy)
+    maximum = _maximum(sheet, expected, available)
     high = int(maximum * constants.MEMORY_HIGH_SHARE)
     share = f"{constants.MEMORY_HIGH_SHARE:.0%} of memory_max"
     if high < expected:
         high, share = min(expected, maximum), "what the app is expected to take"
     sheet.add("memory_high", high, f"{share}: from there the kernel reclaims before it kills", "memory")
+    candidate, why = _candidate(one, available)
     sheet.add("candidate_memory_max", candidate, why, "memory")
 
 
@@ -68,11 +71,10 @@ def _candidate(one: Fit, available: int) -> tuple[int, str]:
     return limit, why
 
 
-def _maximum(sheet: Sheet, expected: int, left: int, beside: int) -> int:
+def _maximum(sheet: Sheet, expected: int, available: int) -> int:
     most = int(expected * constants.MEMORY_MAX_FACTOR)
-    if most <= left:
+    if most <= available:
         why = f"{constants.MEMORY_MAX_FACTOR:g} x {format_bytes(expected)}: room for error, none for a leak"
         return int(str(sheet.add("memory_max", most, why, "practice")))
-    held = f", less {format_bytes(beside)} for the next release" if beside else ""
-    why = f"all there is: {sheet.problem.share.sentence()}{held}"
-    return int(str(sheet.add("memory_max", left, why, "memory")))
+    why = f"all there is: {sheet.problem.share.sentence()}"
+    return int(str(sheet.add("memory_max", available, why, "memory")))

@@ -43,12 +43,13 @@ def test_a_dash_in_the_name_nests_no_slice() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["overlap", "queue"])
-def test_the_slice_has_room_for_both_only_where_both_may_run(strategy: str) -> None:
+def test_both_colours_share_one_total_and_a_candidate_beside_the_other_gets_less(strategy: str) -> None:
     made = sized(strategy=strategy)
     own, beside = made.value("memory_max"), made.value("candidate_memory_max")
     assert isinstance(own, int)
-    extra = beside if strategy == "overlap" and isinstance(beside, int) else 0
-    assert units.memory_total(made) == own + extra
+    assert isinstance(beside, int)
+    assert beside < own
+    assert units.memory_total(made) == own
     held = f"MemoryMax={beside}\n" in units.candidate(LAYOUT, "green", made).text
     assert held is (strategy == "overlap")
 
