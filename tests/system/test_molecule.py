@@ -1,4 +1,4 @@
-"""The role by Molecule, on a real systemd host of 512 MB and on one of 256 MB."""
+"""The role by Molecule, on real systemd hosts: Debian 12 and 13 with 512 MB, Debian 12 with 256 MB."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from lab import tools
 from lab.checkout import ROOT, identity
+from lab.image import ensure_base
 from lab.machine import Machine
 
 pytestmark = [pytest.mark.docker, pytest.mark.systemd]
@@ -19,15 +20,18 @@ def _without_certificates(environment: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if "CERT" not in name and "CA_" not in name}
 
 
-@pytest.mark.parametrize("scenario", ["default", "small"])
-def test_scenario(scenario: str, base_image: str) -> None:
+@pytest.mark.parametrize(
+    ("scenario", "release"), [("default", "bookworm"), ("default", "trixie"), ("small", "bookworm")]
+)
+@pytest.mark.usefixtures("docker_engine")
+def test_scenario(scenario: str, release: str) -> None:
     tools.link_collection()
     machine = Machine.read()
     environment = {
         **tools.environment(),
         "MOLECULE_GLOB": "tests/molecule/*/molecule.yml",
         "FARRIER_LAB_ID": identity(),
-        "FARRIER_LAB_IMAGE": base_image,
+        "FARRIER_LAB_IMAGE": ensure_base(release),
         "FARRIER_INSTALLER_ENV": json.dumps(_without_certificates(machine.pip_environment())),
         "FARRIER_CA_BUNDLE": machine.bundle or "",
     }
