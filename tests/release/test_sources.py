@@ -28,9 +28,9 @@ def gone(site: Any) -> Iterator[str]:
 def test_git_by_ssh_with_a_deploy_key(site: Any, gone: str, hello_tree: Tree) -> None:
     """A branch that moves is a new release; the wrong key, or none, is one line."""
     host = site.host
-    host.write("/srv/git/work/main.py", hello_tree("git one")["main.py"])
+    host.write("/srv/git/tree/main.py", hello_tree("git one")["main.py"])
     host.shell(
-        "cd /srv/git/work && rm -rf .git ../books.git && "
+        "cd /srv/git/tree && rm -rf .git ../books.git && "
         f"{GIT} init -q . && {GIT} add . && {GIT} commit -qm one && git clone -q --bare . ../books.git; "
         "id gitter >/dev/null 2>&1 || useradd -m -s /bin/bash gitter; chown -R gitter /srv/git/books.git; "
         "mkdir -p ~gitter/.ssh /tmp/keys; rm -f /tmp/keys/*; "
@@ -52,9 +52,9 @@ def test_git_by_ssh_with_a_deploy_key(site: Any, gone: str, hello_tree: Tree) ->
         # The key is not left where an app, or a backup of its folder, could read it.
         found = host.run(["grep", "-rl", "PRIVATE KEY", f"/srv/{gone}", "/run"], check=False).stdout
         assert found.strip() == ""
-        host.write("/srv/git/work/main.py", hello_tree("git two")["main.py"])
+        host.write("/srv/git/tree/main.py", hello_tree("git two")["main.py"])
         host.shell(
-            f"cd /srv/git/work && {GIT} commit -qam two && chown -R root /srv/git/books.git && "
+            f"cd /srv/git/tree && {GIT} commit -qam two && chown -R root /srv/git/books.git && "
             "git push -q ../books.git HEAD:main && chown -R gitter /srv/git/books.git"
         )
         assert site.apply(spec)["changed"]
