@@ -23,5 +23,5 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         options = checked_options(self._task.args, task_vars or {})
         if options["state"] == "present":
-            options["_listen"] = listen_of(options)
+            options["listen"] = listen_of(options)
         return self._execute_module(module_args=options, task_vars=task_vars)

@@ -202,7 +202,7 @@ options:
         The database that the app talks to: the plan sizes the pools by it.
     type: dict
     default: {}
-    options:
+    suboptions:
       max_connections:
         description:
           - Connections that the database takes in all.
@@ -220,7 +220,7 @@ options:
       - What is known about the app. What is left out is measured.
     type: dict
     default: {}
-    options:
+    suboptions:
       kind:
         description:
           - What requests spend their time on.

@@ -18,6 +18,12 @@ description:
   - Never changes anything, and does the same in check mode.
 author:
   - The Farrier project (@farrier-web)
+options:
+  listen:
+    description:
+      - Where O(bind) listens, taken apart. The controller fills it in.
+    type: dict
+    default: {}
 extends_documentation_fragment:
   - farrier.web.app
 attributes:
@@ -126,7 +132,7 @@ def look(options):
     check_root(options["name"], options["root"], prefix)
     check_python(sys.version_info, options["python"], options["system_packages"], prefix)
     check_disk(options["root"] or f"/srv/{options['name']}", prefix)
-    check_port(options["name"], options["_listen"], prefix)
+    check_port(options["name"], options["listen"], prefix)
     budget, made = plan_for(options, prefix)
     missing = missing_packages(needed_packages(options))
     return {"budget": budget, "plan": made, "missing_packages": missing}
@@ -134,7 +140,7 @@ def look(options):
 
 def main():
     """Look at the host, answer or refuse."""
-    arguments = {**APP_OPTIONS, "_listen": {"type": "dict", "default": {}}}
+    arguments = {**APP_OPTIONS, "listen": {"type": "dict", "default": {}}}
     module = AnsibleModule(argument_spec=arguments, supports_check_mode=True)
     if os.geteuid() != 0:
         module.fail_json(msg="farrier.web needs root on the host: set become: true")

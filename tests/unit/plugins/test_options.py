@@ -27,8 +27,10 @@ def _shape(option: dict[str, Any]) -> dict[str, Any]:
     kept = {
         key: option[key] for key in ("type", "elements", "default", "choices", "required") if key in option
     }
-    if "options" in option:
-        kept["options"] = {name: _shape(nested) for name, nested in option["options"].items()}
+    # A module's documentation calls suboptions what arguments and roles call options.
+    for key in ("options", "suboptions"):
+        if key in option:
+            kept["options"] = {name: _shape(nested) for name, nested in option[key].items()}
     return kept
 
 
