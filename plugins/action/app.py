@@ -59,8 +59,8 @@ class ActionModule(ActionBase):
             shutil.rmtree(workshop, ignore_errors=True)
         arguments = {
             **options,
-            "_runtime": version,
-            "_parcels": {
+            "runtime": version,
+            "parcels": {
                 parcel.kind: {
                     "place": str(parcel.place),
                     "sent": sent.get(parcel.kind, ""),
@@ -69,7 +69,7 @@ class ActionModule(ActionBase):
                 }
                 for parcel in parcels
             },
-            "_who": f"{getpass.getuser()}@{socket.gethostname()}",
+            "who": f"{getpass.getuser()}@{socket.gethostname()}",
         }
         result = self._execute_module(
             module_name="farrier.web.app", module_args=arguments, task_vars=task_vars

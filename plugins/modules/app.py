@@ -18,6 +18,22 @@ description:
   - Check mode and diff work on a host that has nothing yet.
 author:
   - The Farrier project (@farrier-web)
+options:
+  runtime:
+    description:
+      - The version of the runtime that goes with the app. The controller fills it in.
+    type: str
+    default: ''
+  parcels:
+    description:
+      - What was packed for the host, and where it is. The controller fills it in.
+    type: dict
+    default: {}
+  who:
+    description:
+      - Who asked, for the host's record. The controller fills it in.
+    type: str
+    default: ''
 extends_documentation_fragment:
   - farrier.web.app
 attributes:
@@ -110,24 +126,24 @@ from ansible_collections.farrier.web.plugins.module_utils.uploads import (
 )
 
 INTERNAL = {
-    "_runtime": {"type": "str", "required": True},
-    "_parcels": {"type": "dict", "required": True},
-    "_who": {"type": "str", "default": ""},
+    "runtime": {"type": "str", "default": ""},
+    "parcels": {"type": "dict", "default": {}},
+    "who": {"type": "str", "default": ""},
 }
 
 
 def wanted(options, places):
     """The spec for ``farrier release apply``, with the places that the parcels have on this host."""
     if options["state"] == "absent":
-        return spec_of(options, {}, who=options["_who"])
+        return spec_of(options, {}, who=options["who"])
     source = remote_source(options)
     if "source" in places:
         source = {
             "type": "archive",
             "path": places["source"],
-            "sha256": options["_parcels"]["source"]["sha256"],
+            "sha256": options["parcels"]["source"]["sha256"],
         }
-    spec = spec_of(options, source, who=options["_who"])
+    spec = spec_of(options, source, who=options["who"])
     if "ca" in places:
         # pip, uv and git each have their own name for it; what a person chose stays.
         names = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO")
@@ -156,7 +172,7 @@ def apply(module, wheel, spec):
 
 def run(module):
     """Place what was sent, apply, tidy up."""
-    parcels = dict(module.params["_parcels"])
+    parcels = dict(module.params["parcels"])
     wheel = parcels.pop("wheel")
     if module.check_mode:
         # Nothing moves: parcels are read where Ansible put them.
@@ -183,7 +199,7 @@ def main():
         answer = run(module)
     except OSError as error:
         module.fail_json(msg=f"{error.filename or 'this host'}: {error.strerror}; nothing was switched")
-    answer["runtime"] = module.params["_runtime"]
+    answer["runtime"] = module.params["runtime"]
     if answer.get("failed"):
         # The plan of a release that does not serve would only hide the line that says why.
         kept = {key: answer[key] for key in ("changed", "steps", "runtime") if key in answer}
