@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 
+from farrier.cli.in_force import the_plan
 from farrier.cli.inputs import add_inputs, plan_from
 
 
@@ -16,12 +17,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "is. Changes nothing.",
     )
     add_inputs(parser)
+    parser.add_argument("--app", metavar="NAME", help="the plan in force of an app on this host")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    plan = plan_from(args)
+    plan = the_plan(args)[0] if args.app else plan_from(args)
     if args.json:
         import json
 

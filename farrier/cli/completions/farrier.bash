@@ -8,7 +8,7 @@
 _shtab_farrier_release_subparsers=(apply rollback list show remove)
 _shtab_farrier_subparsers=(plan explain serve probe status doctor release completion)
 
-_shtab_farrier_plan_option_strings=(-h --help --memory --cpus --runtime --workload --worker-class --framework --app-memory --set --no-environment --json)
+_shtab_farrier_plan_option_strings=(-h --help --memory --cpus --runtime --workload --worker-class --framework --app-memory --set --no-environment --app --json)
 _shtab_farrier_explain_option_strings=(-h --help --app --memory --cpus --runtime --workload --worker-class --framework --app-memory --set --no-environment)
 _shtab_farrier_serve_option_strings=()
 _shtab_farrier_probe_option_strings=(-h --help --timeout --expect --insecure --ca --quiet -q)

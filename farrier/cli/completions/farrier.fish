@@ -69,6 +69,7 @@ complete -c farrier -n '_shtab_farrier_using plan' -l framework -x -d 'django, f
 complete -c farrier -n '_shtab_farrier_using plan' -l app-memory -x -d 'memory of one process after its import'
 complete -c farrier -n '_shtab_farrier_using plan' -l set -x -d 'a setting of yours, such as workers=3 or database_max_connections=100; may be repeated'
 complete -c farrier -n '_shtab_farrier_using plan' -l no-environment -d 'leave WORKERS and the like in the environment out'
+complete -c farrier -n '_shtab_farrier_using plan' -l app -x -d 'the plan in force of an app on this host'
 complete -c farrier -n '_shtab_farrier_using plan' -l json -d 'print the plan as JSON'
 complete -c farrier -n '_shtab_farrier_using; and test $_shtab_farrier_npos -eq 0' -a explain -d 'Explains one setting, or lists what can be explained.'
 complete -c farrier -n '_shtab_farrier_using explain' -s h -l help -d 'show this help message and exit'

@@ -87,6 +87,7 @@ _shtab_farrier_plan_options=(
   "--app-memory[memory of one process after its import]:SIZE:"
   "*--set[a setting of yours, such as workers\=3 or database_max_connections\=100\; may be repeated]:NAME=VALUE:"
   "--no-environment[leave WORKERS and the like in the environment out]"
+  "--app[the plan in force of an app on this host]:NAME:"
   "--json[print the plan as JSON]"
 )
 
