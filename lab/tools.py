@@ -34,10 +34,14 @@ def environment() -> dict[str, str]:
     return env | {
         "PATH": f"{VENV / 'bin'}:{env.get('PATH', '/usr/bin:/bin')}",
         "VIRTUAL_ENV": str(VENV),
-        "ANSIBLE_CONFIG": str(checkout.ROOT / "ansible.cfg"),
         # Ansible refuses to start under a locale that is not UTF-8, which a bare machine has.
         "LC_ALL": "C.UTF-8",
     }
+
+
+def ansible_environment() -> dict[str, str]:
+    """For running the checkout's playbooks: its ansible.cfg by name, which a world-writable folder would hide."""
+    return environment() | {"ANSIBLE_CONFIG": str(checkout.ROOT / "ansible.cfg")}
 
 
 def ensure(steps: Steps) -> str:

@@ -209,7 +209,7 @@ def _deploy(steps: Steps, host: Host) -> str:
     log = checkout.state_dir() / "playbook.log"
     log.unlink(missing_ok=True)
     command = [tools.bin_path("ansible-playbook"), "-i", _inventory(host), "playbooks/site.yml"]
-    env = tools.environment() | {"ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1"}
+    env = tools.ansible_environment() | {"ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1"}
     try:
         steps.stream("ansible-playbook playbooks/site.yml", command, log, env, cwd=checkout.ROOT, tell=_TASK)
     except LabError:
@@ -293,5 +293,7 @@ def deploy() -> None:
     """Run the playbook on the running host with Ansible's own output."""
     host = running_host()
     command = [tools.bin_path("ansible-playbook"), "-i", _inventory(host), "playbooks/site.yml", "--diff"]
-    if status := subprocess.run(command, cwd=checkout.ROOT, env=tools.environment(), check=False).returncode:
+    if status := subprocess.run(
+        command, cwd=checkout.ROOT, env=tools.ansible_environment(), check=False
+    ).returncode:
         raise LabError(f"the playbook failed with status {status}")

@@ -71,7 +71,9 @@ def test_a_killed_run_is_swept_at_the_next(base_image: str, docker_engine: engin
 
 
 def test_ctrl_c_takes_the_host_away(base_image: str, docker_engine: engine.Engine) -> None:
-    script = "import sys, time; from lab.host import Host\n"
+    # A run in a shell's background has INT ignored, and its children inherit that.
+    script = "import signal, sys, time; from lab.host import Host\n"
+    script += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     script += "with Host('stopped', image=sys.argv[1]) as h: print(h.container, flush=True); time.sleep(600)"
     child = subprocess.Popen(
         [sys.executable, "-c", script, base_image], stdout=subprocess.PIPE, text=True, cwd=checkout.ROOT,
