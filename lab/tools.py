@@ -40,7 +40,7 @@ def environment() -> dict[str, str]:
 
 
 def ansible_environment() -> dict[str, str]:
-    """For running the checkout's playbooks: its ansible.cfg by name, which a world-writable folder would hide."""
+    """For the checkout's playbooks: its ansible.cfg, which Ansible ignores in a folder open to all."""
     return environment() | {"ANSIBLE_CONFIG": str(checkout.ROOT / "ansible.cfg")}
 
 
