@@ -28,7 +28,7 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         "the app (default: a Flask- or Django-sized one that waits for a database)"
     )
     app.add_argument("--workload", metavar="KIND", help=f"what it does: {', '.join(KINDS)}")
-    app.add_argument("--worker-class", metavar="CLASS", help="sync, gthread, asgi or uvicorn")
+    app.add_argument("--worker-class", metavar="CLASS", help="sync, gthread, asgi, uvicorn or gevent")
     app.add_argument("--framework", metavar="NAME", help="django, flask or fastapi")
     app.add_argument("--app-memory", metavar="SIZE", help="memory of one process after its import")
     choices = parser.add_argument_group(

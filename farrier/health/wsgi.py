@@ -1,4 +1,4 @@
-"""Health for WSGI apps (sync, gthread)."""
+"""Health for WSGI apps (sync, gthread, gevent)."""
 
 from __future__ import annotations
 

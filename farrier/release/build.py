@@ -200,9 +200,10 @@ class Build:
         found = lockfile.frameworks([*lines, *self.spec.extra_requirements, named])
         if found and "framework" not in self.spec.workload:
             self.release.measured["framework"] = found
-        uvicorn = self.view.wants_uvicorn or self.class_now() == "uvicorn"
+        now = self.class_now()
+        server = now if now in install.SERVERS else self.view.wanted_server
         installer = self.installer()
-        install.fill(installer, self.spec, self.layout, lock, lines, self.view.runtime, uvicorn)
+        install.fill(installer, self.spec, self.layout, lock, lines, self.view.runtime, server)
         installer.compile()
         if lock.installs_project:
             self.release.measured["installed_project"] = True
@@ -285,10 +286,11 @@ class Build:
 
     def match_interface(self, interface: str) -> None:
         """A WSGI app under an ASGI worker, or the other way round, would answer 500 to everyone."""
+        from .sized import workload_for
+
         self.release.measured["interface"] = interface
         self.view.refuse_interface(interface)
-        is_async = self.class_now() in ("asgi", "uvicorn")
-        if not interface or is_async == (interface == "asgi"):
+        if not interface or interface == workload_for(self.spec, self.release.measured).interface:
             return
         # Nobody chose: gunicorn's own class for the interface.
         self.release.measured["worker_class"] = "asgi" if interface == "asgi" else "gthread"

@@ -20,7 +20,8 @@ from .spec import Spec
 # Pinned: an installer that changes by itself would change what a release holds.
 UV = "0.13.8"
 GUNICORN = f"gunicorn>={lockfile.GUNICORN_MAJOR},<{lockfile.GUNICORN_MAJOR + 1}"
-UVICORN = "uvicorn>=0.30"
+# What a worker class needs beside Gunicorn.
+SERVERS = {"uvicorn": "uvicorn>=0.30", "gevent": "gevent>=24.10.1,<28"}
 INSTALL_TIMEOUT = 1800.0
 # pip's variables and their names in uv, which does not read pip's.
 _UV_NAMES = {
@@ -211,7 +212,7 @@ def fill(
     lock: Lock,
     lines: list[str],
     runtime: Runtime,
-    uvicorn: bool,
+    server: str | None,
 ) -> None:
     """Installs the locked requirements, the project itself, the extras and the runtime, in this order."""
     folder = installer.venv.parent
@@ -234,10 +235,10 @@ def fill(
     if lock.installs_project:
         no_deps = ["--no-deps"] if lock.kind != "pyproject.toml" else limit
         installer.install([*no_deps, "-e", str(lock.project)], lock.project, "the project itself")
-    ours = [str(wheel), GUNICORN, *([UVICORN] if uvicorn else [])]
+    ours = [str(wheel), GUNICORN, *([SERVERS[server]] if server else [])]
     if spec.override_gunicorn:
         installer.install(["--no-deps", GUNICORN], folder, "gunicorn")
-        ours = [str(wheel), *([UVICORN] if uvicorn else [])]
+        ours = [str(wheel), *([SERVERS[server]] if server else [])]
     installer.install([*ours, *_frozen(folder, locked)], folder, "the runtime")
 
 

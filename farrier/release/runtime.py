@@ -125,8 +125,9 @@ def pack(package: Path, wheel: Path) -> None:
     info = f"farrier-{version}.dist-info"
     content[f"{info}/METADATA"] = (
         f"Metadata-Version: 2.1\nName: farrier\nVersion: {version}\nRequires-Python: >=3.10\n"
-        "Requires-Dist: gunicorn>=27,<28\nProvides-Extra: uvicorn\n"
+        "Requires-Dist: gunicorn>=27,<28\nProvides-Extra: uvicorn\nProvides-Extra: gevent\n"
         'Requires-Dist: uvicorn>=0.30; extra == "uvicorn"\n'
+        'Requires-Dist: gevent>=24.10.1,<28; extra == "gevent"\n'
     ).encode()
     content[f"{info}/WHEEL"] = (
         b"Wheel-Version: 1.0\nGenerator: farrier\nRoot-Is-Purelib: true\nTag: py3-none-any\n"

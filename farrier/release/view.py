@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FarrierError
-from . import account, envfile, python, runtime, sized, source, systemd, units
+from . import account, envfile, install, python, runtime, sized, source, systemd, units
 from . import state as states
 from .layout import Layout
 from .python import Python
@@ -62,14 +62,14 @@ class View:
         parts |= {"source": self.source, "python": self.python.identity if self.python else ""}
         parts |= {"runtime": self.runtime.version, "build": list(self.spec.commands_build)}
         parts |= {"user": self.spec.user, "migrate": list(self.spec.commands_migrate)}
-        parts["uvicorn"] = self.wants_uvicorn
+        parts["server"] = self.wanted_server
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     @cached_property
-    def wants_uvicorn(self) -> bool:
-        """True if the worker class that is chosen, or that the framework suggests, is uvicorn's."""
-        chosen = self.spec.settings.get("worker_class") or self.spec.workload.get("worker_class")
-        return "uvicorn" in str(chosen) or sized.workload_for(self.spec, {}).worker_class == "uvicorn"
+    def wanted_server(self) -> str | None:
+        """The package that the worker class needs which is chosen, or which the framework suggests."""
+        name = sized.workload_for(self.spec, {}).worker_class
+        return name if name in install.SERVERS else None
 
     @property
     def measured(self) -> dict[str, Any]:
@@ -110,8 +110,10 @@ class View:
         if not chosen or not interface:
             return
         now = sized.workload_for(self.spec, self.measured)
-        if now.is_async != (interface == "asgi"):
-            allowed = "asgi, uvicorn" if interface == "asgi" else "sync, gthread"
+        if now.interface != interface:
+            from ..sizing.workload import ASGI_CLASSES, WSGI_CLASSES
+
+            allowed = ", ".join(ASGI_CLASSES if interface == "asgi" else WSGI_CLASSES)
             raise FarrierError(
                 f"settings.worker_class: given {now.worker_class}, but {self.spec.app} is "
                 f"{interface.upper()}; allowed: {allowed}"

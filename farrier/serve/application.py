@@ -86,9 +86,10 @@ class FarrierApplication(WSGIApplication):
         if self.cfg.settings["worker_class"].get() == "sync" and self.cfg.threads > 1:
             # As Gunicorn does, but with farrier's class.
             self.cfg.set("worker_class", "gthread")
-        if self.cfg.settings["worker_class"].get() == "uvicorn" and find_spec("uvicorn") is None:
+        chosen = self.cfg.settings["worker_class"].get()
+        if chosen in ("uvicorn", "gevent") and find_spec(chosen) is None:
             raise ConfigError(
-                "worker_class uvicorn needs the package uvicorn: add it to the app's requirements"
+                f"worker_class {chosen} needs the package {chosen}: add it to the app's requirements"
             )
         if self.cfg.statsd_host and self.cfg.settings["logger_class"].get() == config.LOGGER_CLASS:
             self.cfg.set("logger_class", config.STATSD_LOGGER_CLASS)

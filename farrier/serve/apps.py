@@ -74,7 +74,9 @@ def _suits(uri: str, app: Any, wanted: str | None) -> None:
         raise AppRefused(f"{uri} takes no arguments: if it makes the app, say '{uri}()'", APP_LOAD_ERROR)
     if wanted is None or found is None or found == wanted:
         return
-    kind, classes = ("an ASGI", "asgi or uvicorn") if found == "asgi" else ("a WSGI", "sync or gthread")
+    kind, classes = (
+        ("an ASGI", "asgi or uvicorn") if found == "asgi" else ("a WSGI", "sync, gthread or gevent")
+    )
     other = "ASGI" if wanted == "asgi" else "WSGI"
     raise AppRefused(
         f"{uri} is {kind} app, and the worker class in force serves {other}: set WORKER_CLASS to {classes}",

@@ -35,6 +35,7 @@ WORKER_CLASSES = {
     "gthread": "farrier.serve.workers.gthread.ThreadWorker",
     "asgi": "farrier.serve.workers.asgi.ASGIWorker",
     "uvicorn": "farrier.serve.workers.uvicorn.UvicornWorker",
+    "gevent": "farrier.serve.workers.gevent.GeventWorker",
 }
 LOGGER_CLASS = "farrier.serve.log.Logger"
 STATSD_LOGGER_CLASS = "farrier.serve.log.StatsdLogger"

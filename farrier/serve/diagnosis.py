@@ -47,4 +47,8 @@ def memory() -> dict[str, int]:
 
 def diagnose(worker: Any) -> dict[str, Any]:
     """The fields of a ``worker_abort`` or ``worker_int`` event."""
-    return {"requests_in_hand": requests_in_hand(worker), **memory(), "stacks": stacks()}
+    return {
+        "requests_in_hand": requests_in_hand(worker),
+        **memory(),
+        "stacks": getattr(worker, "stacks", stacks)(),
+    }

@@ -11,7 +11,7 @@ from .sheet import counted
 from .strategy import Fit, Problem, most_workers
 from .timing import STOPPERS, proxy_idle
 from .units import format_bytes, format_cpus
-from .workload import ASYNC_CLASSES
+from .workload import LOOP_CLASSES
 
 
 def warnings_of(problem: Problem, one: Fit, fields: Mapping[str, Field]) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ def _concurrency(problem: Problem, one: Fit) -> Iterator[str]:
     threads, workers = problem.settings.get("threads"), problem.settings.get("workers")
     if threads is not None and threads.value != 1:
         asked = problem.settings.value("worker_class", problem.workload.worker_class)
-        if problem.worker_class in ASYNC_CLASSES:
+        if problem.worker_class in LOOP_CLASSES:
             loop = f"{problem.worker_class}, whose workers run an event loop"
             yield f"{threads.source}: threads {threads.value} has no effect with {loop}"
         elif asked == "sync":

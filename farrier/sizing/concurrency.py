@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from . import constants
 from .units import format_cpus
-from .workload import ASYNC_CLASSES
+from .workload import LOOP_CLASSES
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _async_workers(cpus: float, shown: str) -> tuple[int, str, str]:
 def _slots(kind: str, worker_class: str, low_memory: bool) -> tuple[int, int]:
     if worker_class == "sync":
         return 1, 1
-    if worker_class in ASYNC_CLASSES:
+    if worker_class in LOOP_CLASSES:
         return constants.CONNECTIONS_AT_MOST, constants.CONNECTIONS_AT_LEAST
     wanted = constants.LOW_MEMORY_THREADS[kind] if low_memory else constants.THREADS[kind]
     return wanted, min(wanted, 1 if low_memory else constants.THREADS_AT_LEAST[kind])

@@ -63,7 +63,8 @@ REQUEST_MEMORY = {"io": MIB // 2, "cpu": 4 * MIB, "mixed": 2 * MIB, "async": MIB
 
 CONNECTION_MEMORY = MIB
 CONNECTION_MEMORY_DJANGO = 2 * MIB
-"""Bytes a connection takes in an async worker: 1-2 MB by experience, until measured."""
+"""Bytes a connection takes in an async worker: 1-2 MB by experience, until measured. A greenlet's own stack
+(gevent) is a few KiB of it."""
 
 APP_MEMORY = {"django": 110 * MIB, "fastapi": 90 * MIB, "flask": 60 * MIB, None: 90 * MIB}
 """RSS of one process after import and warm-up, with an ORM and a driver: first estimates."""
@@ -83,10 +84,12 @@ WORKERS_PER_CPU = {
     ("io", "gthread"): 2.0,
     ("io", "asgi"): 2.0,
     ("io", "uvicorn"): 2.0,
+    ("io", "gevent"): 2.0,
     ("mixed", "sync"): 3.0,
     ("mixed", "gthread"): 2.0,
     ("mixed", "asgi"): 2.0,
     ("mixed", "uvicorn"): 2.0,
+    ("mixed", "gevent"): 2.0,
 }
 """I/O-bound 2-4 a CPU, from practice: 4 where a worker takes one request at a time, 2 where it takes many.
 CPU-bound: one a CPU (more only queue inside the machine: 88-96 req/s in every measured configuration)."""
@@ -174,12 +177,14 @@ POOL_AT_MOST = 20
 """Connections a worker: beyond that they wait for each other in the database (PostgreSQL's own advice is a
 small multiple of its cores)."""
 POOL_ASYNC = 10
+"""The same where one event loop takes all requests (asgi, uvicorn, gevent): it has one CPU to put between
+two queries, so more connections would only stand open. First estimate."""
 POOL_LOW_MEMORY = 3
 POOL_SHARE = 2 / 3
 """Part of a worker's connections that stays open (pool); the rest is overflow."""
 CONN_MAX_AGE_WSGI = 600
 """Seconds a Django connection is kept under WSGI. Under ASGI persistent connections do harm: every thread of
-the executor keeps its own (Django's database documentation, "Caveats")."""
+the executor keeps its own (Django's database documentation, "Caveats"); under gevent every client would."""
 
 # --- limits and Cloud Run ---------------------------------------------------------------------------
 

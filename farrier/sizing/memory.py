@@ -8,7 +8,7 @@ from . import constants
 from .budget import Budget
 from .settings import Settings
 from .units import format_bytes
-from .workload import Workload
+from .workload import LOOP_CLASSES, Workload
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def footprint(workload: Workload, worker_class: str, preload: bool, frozen: bool
 
 def slot_memory(workload: Workload, worker_class: str) -> int:
     """Bytes that one more request at once takes: a thread with its request, or a connection."""
-    if worker_class in ("asgi", "uvicorn"):
+    if worker_class in LOOP_CLASSES:
         return workload.connection_memory_bytes
     thread = constants.THREAD_MEMORY if worker_class == "gthread" else 0
     return thread + workload.request_memory_bytes

@@ -6,15 +6,17 @@ from . import constants
 from .database import pool
 from .sheet import Sheet, counted
 from .strategy import connections_each
-from .workload import ASYNC_CLASSES
+from .workload import LOOP_CLASSES
 
 
 def fill_database(sheet: Sheet) -> None:
     """db_pool_size, db_max_overflow, db_conn_max_age, db_conn_health_checks."""
-    is_async = sheet.problem.worker_class in ASYNC_CLASSES
+    is_async = sheet.problem.worker_class in LOOP_CLASSES
     _pool(sheet, is_async)
     if is_async:
         why = "under ASGI kept connections pile up, one for each thread of the executor"
+        if sheet.problem.worker_class == "gevent":
+            why = "under gevent kept connections pile up, one for each client's greenlet"
         sheet.add("db_conn_max_age", 0, why, "worker class")
         sheet.add("db_conn_health_checks", False, "no connection is kept that could go stale", "worker class")
         return

@@ -7,7 +7,7 @@ from .fields import Field
 from .sheet import Sheet, counted
 from .strategy import Fit, Problem, most_workers
 from .units import format_bytes, format_cpus
-from .workload import ASYNC_CLASSES
+from .workload import ASGI_CLASSES, LOOP_CLASSES
 
 Answer = tuple[int, str, str]
 
@@ -51,7 +51,7 @@ def _workers(problem: Problem, one: Fit) -> Answer:
 
 
 def _threads(problem: Problem, one: Fit) -> Answer:
-    if problem.worker_class in ASYNC_CLASSES:
+    if problem.worker_class in LOOP_CLASSES:
         return 1, "an event loop takes its requests in one thread", "worker class"
     if problem.worker_class == "sync":
         return 1, "a sync worker takes one request at a time", "worker class"
@@ -83,13 +83,13 @@ def _threads(problem: Problem, one: Fit) -> Answer:
 
 def _worker_class(sheet: Sheet) -> None:
     problem = sheet.problem
-    is_async = problem.worker_class in ASYNC_CLASSES
+    is_asgi = problem.worker_class in ASGI_CLASSES
     threads = problem.settings.get("threads")
     if problem.worker_class == "gthread" and threads and _asked_class(problem) == "sync":
         why = f"Gunicorn runs sync with {threads.value} threads as gthread"
         sheet.fields["worker_class"] = Field("worker_class", "gthread", "", why, "person", threads.source)
         return
-    why = "the app speaks ASGI" if is_async else f"for {problem.workload.kind} work behind WSGI"
+    why = "the app speaks ASGI" if is_asgi else f"for {problem.workload.kind} work behind WSGI"
     sheet.add("worker_class", problem.workload.worker_class, why, "app")
 
 
@@ -124,7 +124,7 @@ def _at_once(problem: Problem, one: Fit) -> Answer:
     if problem.worker_class == "sync":
         at_once, why = one.workers, f"{counted(one.workers, 'sync worker')} x 1 request"
     else:
-        noun = "connection" if problem.worker_class in ASYNC_CLASSES else "thread"
+        noun = "connection" if problem.worker_class in LOOP_CLASSES else "thread"
         why = f"{counted(one.workers, 'worker')} x {counted(one.slots, noun)}"
         at_once = one.workers * one.slots
     most = constants.CLOUD_RUN_CONCURRENCY_MAXIMUM
@@ -158,6 +158,8 @@ def _preload_app(problem: Problem, one: Fit) -> tuple[bool, str, str]:
         return True, f"workers share {shared}; one costs {format_bytes(one.footprint.worker)}", "memory"
     if problem.development:
         return False, "each worker loads the app, so that a reload sees changed code", "environment"
+    if problem.worker_class == "gevent":
+        return False, "gevent patches the standard library in the worker, before the app is imported", "app"
     if problem.workload.preload_safe is False:
         return False, "the app is not safe to preload", "app"
     return False, "here it would buy neither a worker nor a better deploy", "practice"

@@ -12,7 +12,7 @@ from .database import Connections, connections_of, connections_wanted, worker_co
 from .memory import Footprint, Share, footprint, runtime_of, share_of
 from .settings import Settings
 from .units import SizingError, format_bytes
-from .workload import ASYNC_CLASSES, Workload
+from .workload import ASGI_CLASSES, LOOP_CLASSES, Workload
 
 LOSSLESS = ("overlap", "rolling")
 
@@ -135,17 +135,22 @@ def worker_class_of(workload: Workload, settings: Settings) -> str:
     threads = settings.value("threads")
     if chosen == "sync" and isinstance(threads, int) and threads > 1:
         chosen = "gthread"
-    if workload.framework == "fastapi" and chosen not in ASYNC_CLASSES:
+    if workload.framework == "fastapi" and chosen not in ASGI_CLASSES:
         raise SizingError(
             f"worker_class {chosen!r} cannot run FastAPI, which speaks ASGI: "
-            f"allowed are {', '.join(ASYNC_CLASSES)}"
+            f"allowed are {', '.join(ASGI_CLASSES)}"
+        )
+    if chosen == "gevent" and settings.value("preload_app") is True:
+        raise SizingError(
+            f"{settings['preload_app'].source}: preload_app true does not go with worker_class gevent, whose "
+            "workers patch the standard library before they import the app: allowed is false"
         )
     return chosen
 
 
 def _with_choices(ask: Wish, worker_class: str, settings: Settings) -> Wish:
     workers = settings.value("workers", ask.workers)
-    name = "worker_connections" if worker_class in ASYNC_CLASSES else "threads"
+    name = "worker_connections" if worker_class in LOOP_CLASSES else "threads"
     if worker_class == "sync" or name not in settings:
         return Wish(int(str(workers)), ask.why, ask.bound_by, ask.slots, ask.slots_at_least)
     slots = int(str(settings.value(name)))
@@ -169,7 +174,7 @@ def _preload_options(problem: Problem) -> tuple[bool, ...]:
     chosen = problem.settings.value("preload_app")
     if chosen is not None:
         return (bool(chosen),)
-    if problem.development or problem.workload.preload_safe is False:
+    if problem.development or problem.workload.preload_safe is False or problem.worker_class == "gevent":
         return (False,)
     return (False, True)
 
@@ -228,7 +233,7 @@ def _least_of_all(problem: Problem) -> int:
     """Slots below which a worker is of no use, or those that a person set."""
     if problem.wish.slots_fixed:
         return problem.wish.slots_at_least
-    if problem.worker_class in ASYNC_CLASSES:
+    if problem.worker_class in LOOP_CLASSES:
         return min(problem.wish.slots_at_least, constants.CONNECTIONS_FLOOR)
     return 1
 

@@ -9,8 +9,12 @@ from . import constants
 from .units import SizingError, parse_bytes
 
 KINDS = ("io", "cpu", "mixed", "async")
-WORKER_CLASSES = ("sync", "gthread", "asgi", "uvicorn")
-ASYNC_CLASSES = ("asgi", "uvicorn")
+WORKER_CLASSES = ("sync", "gthread", "asgi", "uvicorn", "gevent")
+ASGI_CLASSES = ("asgi", "uvicorn")
+WSGI_CLASSES = tuple(one for one in WORKER_CLASSES if one not in ASGI_CLASSES)
+"""What they serve."""
+LOOP_CLASSES = (*ASGI_CLASSES, "gevent")
+"""Those whose workers run an event loop: many requests at once in one thread."""
 FRAMEWORKS = ("django", "flask", "fastapi")
 
 _LONG_NAMES = {
@@ -25,10 +29,14 @@ _LONG_NAMES = {
     "uvicorn.workers.UvicornH11Worker": "uvicorn",
     "uvicorn_worker.UvicornWorker": "uvicorn",
     "uvicorn_worker.UvicornH11Worker": "uvicorn",
+    "gevent": "gevent",
+    "gunicorn.workers.ggevent.GeventWorker": "gevent",
 }
 _REFUSED = {
     "eventlet": "it left Gunicorn in version 26",
-    "gevent": "it has not been proven to drain without losing requests yet",
+    "gevent_wsgi": "it brings a server of its own, which cannot drain; use gevent",
+    "gevent_pywsgi": "it brings a server of its own, which cannot drain; use gevent",
+    "geventpywsgi": "it brings a server of its own, which cannot drain; use gevent",
     "tornado": "it cannot drain without losing requests",
 }
 
@@ -85,8 +93,13 @@ class Workload:
 
     @property
     def is_async(self) -> bool:
-        """Whether its workers are event loops (ASGI)."""
-        return self.worker_class in ASYNC_CLASSES
+        """Whether its workers are event loops: asgi, uvicorn, gevent."""
+        return self.worker_class in LOOP_CLASSES
+
+    @property
+    def interface(self) -> str:
+        """What its worker class serves: ``asgi`` or ``wsgi``."""
+        return "asgi" if self.worker_class in ASGI_CLASSES else "wsgi"
 
     @classmethod
     def profile(
@@ -105,7 +118,7 @@ class Workload:
         """A workload from what is known; the rest is assumed from the profile. Raises SizingError."""
         short = None if worker_class is None else normalise_worker_class(worker_class)
         if kind is None:
-            kind = "async" if framework == "fastapi" or short in ASYNC_CLASSES else "io"
+            kind = "async" if framework == "fastapi" or short in ASGI_CLASSES else "io"
         _one_of("workload", kind, KINDS)
         if framework is not None:
             _one_of("framework", framework, FRAMEWORKS)

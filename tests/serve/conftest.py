@@ -65,7 +65,7 @@ def create_app():
     return app
 """
 
-WSGI_CLASSES, ASGI_CLASSES = ("sync", "gthread"), ("asgi", "uvicorn")
+WSGI_CLASSES, ASGI_CLASSES = ("sync", "gthread", "gevent"), ("asgi", "uvicorn")
 CLASSES = WSGI_CLASSES + ASGI_CLASSES
 
 

@@ -32,7 +32,7 @@ def test_health_of_every_class(serve: Serve, worker_class: str) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("worker_class", ["sync", "uvicorn"])
+@pytest.mark.parametrize("worker_class", ["sync", "uvicorn", "gevent"])
 def test_checks_have_times_and_limits(serve: Serve, tmp_path: Path, worker_class: str) -> None:
     (tmp_path / "checks.py").write_text(
         "import asyncio, os, time\nfrom farrier.health import ready_check\n"

@@ -85,7 +85,7 @@ def test_a_wrong_threshold_is_one_line(serve: Serve) -> None:
     assert "Traceback" not in site.text
 
 
-@pytest.mark.parametrize("worker_class", ["gthread", "uvicorn"])
+@pytest.mark.parametrize("worker_class", ["gthread", "uvicorn", "gevent"])
 def test_an_edit_in_development_is_served(serve: Serve, tmp_path: Path, worker_class: str) -> None:
     site = serve(app_of(worker_class), WORKERS="1", WORKER_CLASS=worker_class, ENVIRONMENT="development")
     assert site.get()[1] == b"one"

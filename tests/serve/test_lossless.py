@@ -68,7 +68,7 @@ def test_hup_under_load_loses_nothing(serve: Serve, worker_class: str) -> None:
     assert sum(client.done for client in clients) > 100
 
 
-@pytest.mark.parametrize("worker_class", ["gthread", "asgi", "uvicorn"])
+@pytest.mark.parametrize("worker_class", ["gthread", "asgi", "uvicorn", "gevent"])
 def test_the_planned_backlog_stays(serve: Serve, worker_class: str) -> None:
     """What `ss` shows as Send-Q of the listening socket, whatever the servers would rather have."""
     import subprocess
@@ -80,7 +80,7 @@ def test_the_planned_backlog_stays(serve: Serve, worker_class: str) -> None:
     assert shown.split()[2] == "321"
 
 
-@pytest.mark.parametrize("worker_class", ["asgi", "uvicorn"])
+@pytest.mark.parametrize("worker_class", ["asgi", "uvicorn", "gevent"])
 def test_a_full_worker_leaves_connections_in_the_queue(serve: Serve, worker_class: str) -> None:
     """Two at once and no more: the third waits its turn instead of being refused."""
     site = serve(
@@ -102,7 +102,7 @@ def test_a_full_worker_leaves_connections_in_the_queue(serve: Serve, worker_clas
     assert time.monotonic() - began > 0.55
 
 
-@pytest.mark.parametrize("worker_class", ["asgi", "uvicorn"])
+@pytest.mark.parametrize("worker_class", ["asgi", "uvicorn", "gevent"])
 def test_idle_kept_alive_connections_keep_nobody_out(serve: Serve, worker_class: str) -> None:
     """A browser keeps six connections for a minute: they must not count as requests in hand."""
     site = serve(
@@ -124,7 +124,7 @@ def test_idle_kept_alive_connections_keep_nobody_out(serve: Serve, worker_class:
         connection.close()
 
 
-@pytest.mark.parametrize("worker_class", ["asgi", "uvicorn"])
+@pytest.mark.parametrize("worker_class", ["asgi", "uvicorn", "gevent"])
 def test_busy_kept_alive_clients_do_not_starve_a_newcomer(serve: Serve, worker_class: str) -> None:
     """Two clients that never pause have both places; a third still gets its turn."""
     site = serve(app_of(worker_class), "--worker-connections", "2", WORKERS="1", WORKER_CLASS=worker_class)

@@ -108,7 +108,7 @@ def test_an_app_that_does_not_import_ends_it_with_one_line_on_top(
         ("wsgi_app:create_app", "gthread", 4, "say 'wsgi_app:create_app()'"),
         ("asgi_app:app", "gthread", 4, "is an ASGI app"),
         ("asgi_app:app", "sync", 4, "asgi or uvicorn"),
-        ("wsgi_app:app", "asgi", 4, "sync or gthread"),
+        ("wsgi_app:app", "asgi", 4, "sync, gthread or gevent"),
         ("wsgi_app:app", "uvicorn", 4, "is a WSGI app"),
     ],
 )

@@ -115,7 +115,7 @@ def test_ones_own_config_file_is_chained_not_lost(serve: Serve, tmp_path: Path, 
     [
         ({"WORKERS": "0"}, "WORKERS=0"),
         ({"WORKERS": "many"}, "WORKERS=many"),
-        ({"WORKER_CLASS": "tornado"}, "sync, gthread, asgi, uvicorn"),
+        ({"WORKER_CLASS": "tornado"}, "sync, gthread, asgi, uvicorn, gevent"),
         ({"FARRIER_PLAN": "{"}, "FARRIER_PLAN is not JSON"),
         ({"FARRIER_PLAN": "{}"}, "FARRIER_PLAN is not a plan"),
         ({"FARRIER_PLAN": "/no/plan.json"}, "FARRIER_PLAN: /no/plan.json: No such file or directory"),

@@ -8,42 +8,21 @@ share, cannot be held back when a worker is full, and closes its sockets when it
 from __future__ import annotations
 
 import asyncio
-import enum
 import socket
 import ssl
 import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-#: Seconds that a stopping worker keeps idle kept-alive connections, for a request that a client may be
-#: sending already. Longer than the think time of a busy client or of a proxy's pool; a lossless stop of
-#: uvicorn was measured with 3 s (0 of 1,897,513 requests lost in 30 HUPs).
-LINGER = 3.0
-#: Connections taken from the queue at one wake-up: more would pile up on the worker that woke first.
-AT_ONCE = 16
-#: Idle kept-alive connections that a worker holds for each request that it may have in hand. A browser keeps
-#: six, for as long as ``keepalive`` says; they cost a protocol object each, not the memory of a request.
-IDLE_EACH = 16
-#: Seconds to wait when the process is out of file descriptors.
-OUT_OF_FILES = 0.5
-
-
-class Room(enum.Enum):
-    """For new connections."""
-
-    NONE = enum.auto()
-    LATER = enum.auto()
-    PLENTY = enum.auto()
+from farrier.serve.workers.room import AT_ONCE, LINGER, OUT_OF_FILES, Room, room
 
 
 class Acceptor:
     """Takes connections from shared listening sockets while a worker has room.
 
-    ``most`` is ``worker_connections``: what may be in hand at once, planned by the memory that it takes.
-    Idle kept-alive connections (``idle()``) do not count, up to ``IDLE_EACH`` for each. A worker with
-    ``most`` requests (``asking()``) leaves new connections to others for a tenth of a second, then takes
-    them as well, so that they wait their turn behind its semaphore and not behind its kept-alive clients;
-    one that holds ``most`` websockets takes none, because a turn there may never come.
+    ``most`` is ``worker_connections``: what may be in hand at once, planned by the memory that it takes;
+    see room(). A worker that has room later leaves new connections to others for a tenth of a second, then
+    takes them as well: they wait their turn behind its semaphore.
     """
 
     def __init__(
@@ -92,16 +71,7 @@ class Acceptor:
         self.closed = True
 
     def room(self) -> Room:
-        held = self.count() + len(self.handshaking)
-        if held < self.most:
-            return Room.PLENTY
-        if held >= self.most * (1 + IDLE_EACH):
-            return Room.NONE
-        # Counted one by one, so only where it decides.
-        busy = held - self.idle()
-        if busy < self.most:
-            return Room.PLENTY
-        return Room.LATER if busy - self.asking() < self.most else Room.NONE
+        return room(self.most, self.count() + len(self.handshaking), self.idle, self.asking)
 
     def resume(self) -> None:
         """Something ended: go on at once if that made room."""

@@ -126,11 +126,46 @@ def test_a_chosen_class_by_its_long_name() -> None:
     assert one.value("threads") == 1
 
 
-def test_fastapi_cannot_run_behind_wsgi() -> None:
+def test_gevent_is_an_event_loop_behind_wsgi() -> None:
+    one = chosen(Workload.profile("io"), worker_class="gunicorn.workers.ggevent.GeventWorker")
+    loop = chosen(Workload.profile("io"), worker_class="asgi")
+    assert (one.value("worker_class"), one.value("threads")) == ("gevent", 1)
+    for name in (
+        "workers",
+        "worker_connections",
+        "db_pool_size",
+        "db_max_overflow",
+        "keepalive",
+        "memory_peak",
+    ):
+        assert one.value(name) == loop.value(name), name
+    assert Workload.profile(worker_class="gevent").kind == "io"
+    assert Workload.profile(worker_class="gevent").interface == "wsgi"
+
+
+def test_nothing_is_preloaded_under_gevent() -> None:
+    """What the master imports would be bound to the blocking library before the worker patches it."""
+    roomy, tight = Budget.given("4G", 2), Budget.given("256M", 1)
+    for budget in (roomy, tight):
+        made = plan(budget, Workload.profile("io", "gevent", preload_safe=True))
+        assert made.value("preload_app") is False
+        assert made.value("freeze_heap") is False
+    assert "patches the standard library" in made["preload_app"].why
     with pytest.raises(SizingError) as error:
-        chosen(Workload.profile("async", framework="fastapi"), worker_class="gthread")
+        chosen(worker_class="gevent", preload_app=True)
     assert str(error.value) == (
-        "worker_class 'gthread' cannot run FastAPI, which speaks ASGI: allowed are asgi, uvicorn"
+        "settings.json: preload_app true does not go with worker_class gevent, whose workers patch the "
+        "standard library before they import the app: allowed is false"
+    )
+    assert chosen(worker_class="gevent", preload_app=False).value("preload_app") is False
+
+
+@pytest.mark.parametrize("other", ["gthread", "gevent"])
+def test_fastapi_cannot_run_behind_wsgi(other: str) -> None:
+    with pytest.raises(SizingError) as error:
+        chosen(Workload.profile("async", framework="fastapi"), worker_class=other)
+    assert str(error.value) == (
+        f"worker_class {other!r} cannot run FastAPI, which speaks ASGI: allowed are asgi, uvicorn"
     )
 
 

@@ -58,7 +58,9 @@ def test_cpu_bound_one_worker_a_cpu_with_few_threads(cpus: int) -> None:
     assert (one.value("workers"), one.value("threads")) == (cpus, 2)
 
 
-@pytest.mark.parametrize(("worker_class", "most"), [("sync", 4), ("gthread", 4), ("asgi", 4), ("uvicorn", 4)])
+@pytest.mark.parametrize(
+    ("worker_class", "most"), [("sync", 4), ("gthread", 4), ("asgi", 4), ("uvicorn", 4), ("gevent", 4)]
+)
 def test_io_bound_two_to_four_workers_a_cpu(worker_class: str, most: int) -> None:
     for cpus in (1, 2, 4):
         workers = on("16G", cpus, Workload.profile("io", worker_class)).value("workers")
@@ -163,6 +165,7 @@ def test_a_huge_app_has_no_size_that_would_do() -> None:
         ("django", "sync", 600, True),
         ("django", "asgi", 0, False),
         ("django", "uvicorn", 0, False),
+        ("django", "gevent", 0, False),
     ],
 )
 def test_djangos_connections(framework: str, worker_class: str, age: int, checks: bool) -> None:

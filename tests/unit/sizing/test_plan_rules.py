@@ -20,11 +20,13 @@ APPS = (
     ("io", "gthread", "flask"),
     ("io", "gthread", "django"),
     ("io", "uvicorn", "fastapi"),
+    ("io", "gevent", "django"),
     ("cpu", "sync", None),
     ("cpu", "gthread", None),
     ("mixed", "gthread", "django"),
     ("async", "asgi", "django"),
     ("async", "uvicorn", "fastapi"),
+    ("async", "gevent", None),
 )
 DATABASES: tuple[dict[str, object], ...] = (
     {},

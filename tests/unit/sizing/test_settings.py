@@ -111,18 +111,19 @@ def test_cloud_run_and_kubernetes_say_so_themselves() -> None:
             "WORKER_CLASS",
             "eventlet",
             "WORKER_CLASS=eventlet: worker_class 'eventlet' is refused: it left Gunicorn in version 26; "
-            "allowed are sync, gthread, asgi, uvicorn",
+            "allowed are sync, gthread, asgi, uvicorn, gevent",
         ),
         (
             "WORKER_CLASS",
-            "gevent",
-            "WORKER_CLASS=gevent: worker_class 'gevent' is refused: it has not been proven to drain without "
-            "losing requests yet; allowed are sync, gthread, asgi, uvicorn",
+            "gevent_pywsgi",
+            "WORKER_CLASS=gevent_pywsgi: worker_class 'gevent_pywsgi' is refused: it brings a server of its "
+            "own, which cannot drain; use gevent; allowed are sync, gthread, asgi, uvicorn, gevent",
         ),
         (
             "WORKER_CLASS",
             "fast",
-            "WORKER_CLASS=fast: worker_class 'fast' is not known: allowed are sync, gthread, asgi, uvicorn",
+            "WORKER_CLASS=fast: worker_class 'fast' is not known: "
+            "allowed are sync, gthread, asgi, uvicorn, gevent",
         ),
     ],
 )

@@ -25,6 +25,10 @@ MIB = 2**20
         ("uvicorn.workers.UvicornWorker", "uvicorn"),
         ("uvicorn.workers.UvicornH11Worker", "uvicorn"),
         ("uvicorn_worker.UvicornWorker", "uvicorn"),
+        ("gevent", "gevent"),
+        ("egg:gunicorn#gevent", "gevent"),
+        ("gunicorn.workers.ggevent.GeventWorker", "gevent"),
+        ("farrier.serve.workers.gevent.GeventWorker", "gevent"),
         (" gthread ", "gthread"),
         ("farrier.serve.workers.gthread.ThreadWorker", "gthread"),
         ("farrier.serve.workers.uvicorn.UvicornWorker", "uvicorn"),
@@ -39,8 +43,10 @@ def test_long_names_become_short(given: str, short: str) -> None:
     [
         ("eventlet", "refused: it left Gunicorn in version 26;"),
         ("gunicorn.workers.geventlet.EventletWorker", "refused: it left Gunicorn in version 26;"),
-        ("gevent", "refused: it has not been proven to drain without losing requests yet;"),
-        ("gunicorn.workers.ggevent.GeventWorker", "refused: it has not been proven to drain"),
+        ("gevent_wsgi", "refused: it brings a server of its own, which cannot drain; use gevent;"),
+        ("gevent_pywsgi", "use gevent;"),
+        ("egg:gunicorn#gevent_pywsgi", "use gevent;"),
+        ("gunicorn.workers.ggevent.GeventPyWSGIWorker", "use gevent;"),
         ("tornado", "refused: it cannot drain without losing requests;"),
         ("my.own.Worker", "is not known:"),
         ("", "is not known:"),
@@ -50,7 +56,7 @@ def test_others_are_refused_with_the_reason_and_the_allowed(given: str, reason: 
     with pytest.raises(SizingError) as error:
         normalise_worker_class(given)
     assert reason in str(error.value)
-    assert str(error.value).endswith("allowed are sync, gthread, asgi, uvicorn")
+    assert str(error.value).endswith("allowed are sync, gthread, asgi, uvicorn, gevent")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,200 @@
+"""WSGI in greenlets: Gunicorn's async worker with farrier's accepting and a stop that loses nothing.
+
+Built on the class below Gunicorn's own gevent worker, because that one's module imports gevent, and the
+master imports this. Gevent is imported, and the standard library patched, in the worker after the fork
+and before the app is loaded; so nothing may be preloaded (sizing sees to it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from gunicorn import sock
+from gunicorn.workers.base_async import AsyncWorker
+
+from farrier.health.wsgi import HealthMiddleware
+from farrier.serve import apps, diagnosis
+from farrier.serve.board import DRAINING
+from farrier.serve.endings import WORKER_BOOT_ERROR
+from farrier.serve.workers.base import FarrierWorker
+from farrier.serve.workers.room import LINGER
+
+if TYPE_CHECKING:
+    from farrier.serve.workers.greenlets import Acceptor, Connection
+
+if find_spec("gevent") is None:
+    raise ImportError("worker_class gevent needs the package gevent: add it to the app's requirements")
+
+#: As Gunicorn's own gevent worker has it.
+LEAST_GEVENT = "24.10.1"
+
+
+class GeventWorker(FarrierWorker, AsyncWorker):
+    """``worker_class`` gevent."""
+
+    interface = "wsgi"
+
+    worker_connections: int
+    sockets: list[Any]
+    acceptor: Acceptor
+    health: HealthMiddleware
+    quick = False
+    _tls: Any = None
+    _turns: Any = None
+
+    def init_process(self) -> None:
+        import gevent
+        from gevent import hub, monkey
+        from packaging.version import parse
+
+        if parse(gevent.__version__) < parse(LEAST_GEVENT):
+            message = f"worker_class gevent needs gevent {LEAST_GEVENT} or newer, not {gevent.__version__}"
+            self.refuse(message, WORKER_BOOT_ERROR)
+        monkey.patch_all()
+        hub.reinit()
+        super().init_process()
+
+    def around(self, app: Any) -> Any:
+        self.health = HealthMiddleware(apps.WSGIRequest(app))
+        return _Noted(self.health)
+
+    def timeout_ctx(self) -> Any:
+        import gevent
+
+        return gevent.Timeout(self.cfg.keepalive, False)
+
+    # --- serving ----------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        if not self.wait_ready():
+            return
+        import gevent
+        from gevent.lock import Semaphore
+
+        from farrier.serve.workers import greenlets
+
+        if self.cfg.is_ssl:
+            self._tls = greenlets.tls(sock.ssl_context(self.cfg))
+        # One for each request that the plan has memory for; further ones wait, first come, first served.
+        self._turns = Semaphore(max(1, self.worker_connections))
+        self.acceptor = greenlets.Acceptor(
+            [listener.sock for listener in self.sockets],
+            max(1, self.worker_connections),
+            self._serve,
+            asking=lambda: len(self.in_hand),
+        )
+        self.acceptor.start()
+        self.mark_ready()
+        while self._goes_on():
+            self.notify()
+            self.acceptor.balance()
+            gevent.sleep(0.1)
+        if self.quick:
+            self.cfg.worker_int(self)
+        else:
+            self._drain()
+
+    def _goes_on(self) -> bool:
+        if self.alive and self.ppid != os.getppid():
+            self.log.info("Parent changed, shutting down: %s", self)
+            self.alive = False
+        return self.alive
+
+    def _serve(self, connection: Connection, listener: Any, address: Any) -> None:
+        if self._tls is not None:
+            connection.secure(self._tls)
+        self.handle(listener, connection.client, address)
+
+    def handle_request(self, listener_name: Any, req: Any, client: Any, addr: Any) -> Any:
+        from gevent import GreenletExit
+
+        with self._in_hand(req, client.connection):
+            try:
+                return super().handle_request(listener_name, req, client, addr)
+            except GreenletExit:
+                # Not done within the grace: see _drain().
+                raise StopIteration from None
+
+    def handle_http2(self, listener: Any, client: Any, addr: Any, **more: Any) -> None:
+        client.connection.frames = True
+        super().handle_http2(listener, client, addr, **more)
+
+    def handle_http2_request(self, listener_name: Any, req: Any, client: Any, addr: Any, h2: Any) -> None:
+        with self._in_hand(req, client.connection):
+            super().handle_http2_request(listener_name, req, client, addr, h2)
+
+    @contextlib.contextmanager
+    def _in_hand(self, req: Any, connection: Connection) -> Iterator[None]:
+        connection.begin()
+        token = self.take_up(req.method, req.uri)
+        # Whether it is alive must be answered by a full worker too.
+        turn = contextlib.nullcontext() if req.path in self.health.answers else self._turns
+        try:
+            with turn:
+                yield
+        finally:
+            self.put_down(token)
+            connection.end()
+            self.acceptor.resume()
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """QUIT and INT: what is in hand is dropped. The main loop says so, where logging may wait."""
+        self.quick, self.alive = True, False
+
+    def handle_abort(self, sig: int, frame: Any) -> None:
+        """The greenlet that hangs would take SystemExit as its app's error: say it, then really end."""
+        try:
+            super().handle_abort(sig, frame)
+        finally:
+            os._exit(1)
+
+    def stacks(self) -> str:
+        """For the diagnosis: greenlets first, then the threads, whose innermost call is what hangs."""
+        from gevent.util import format_run_info
+
+        waiting = "\n".join(format_run_info(thread_stacks=False))
+        return f"{waiting[: diagnosis.MOST_TEXT // 2]}\n{diagnosis.stacks()}"
+
+    def _drain(self) -> None:
+        """Take no more and wait until no connection is left.
+
+        For ``LINGER`` seconds idle connections may still bring a request (its response says ``Connection:
+        close``, because the worker is no longer ``alive``); then they are closed, and those with a request
+        in hand have until ``graceful_timeout``.
+        """
+        import gevent
+
+        self.acceptor.close()
+        if self.slot is not None:
+            self.slot.stage = DRAINING
+        connections, began, graceful = self.acceptor.connections, time.monotonic(), self.cfg.graceful_timeout
+        for connection in connections:
+            connection.announce_close()
+        while connections and not self.quick and (waited := time.monotonic() - began) < graceful:
+            if waited >= min(LINGER, graceful):
+                for connection in [one for one in connections if one.idle]:
+                    connection.hang_up()
+            self.notify()
+            gevent.sleep(0.02)
+        if connections and not self.quick:
+            self.log.warning("%d requests were not done within %s s", len(connections), graceful)
+            # So that the app's own finally blocks run.
+            gevent.killall([one.greenlet for one in connections if one.busy], timeout=1)
+
+
+class _Noted:
+    """Notes the response of a request, which only its start_response leads to."""
+
+    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+        self.app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        environ["gunicorn.socket"].connection.response = getattr(start_response, "__self__", None)
+        return self.app(environ, start_response)
