@@ -11,8 +11,15 @@ from farrier.release.spec import Spec
 
 
 def deployed() -> list[str]:
-    """The names of the apps on this host, sorted."""
-    return sorted(path.parent.name for path in ETC.glob("*/app.json"))
+    """The names of the apps on this host, sorted. Raises FarrierError where only root may look."""
+    names = []
+    for folder in sorted(ETC.glob("*/")):
+        try:
+            if (folder / "app.json").exists():
+                names.append(folder.name)
+        except PermissionError:
+            raise FarrierError(f"{folder}: only root may read it; try again with sudo", status=1) from None
+    return names
 
 
 def spec(name: str) -> Spec:

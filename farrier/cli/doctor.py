@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = subparsers.add_parser(
         "doctor",
         help="what looks wrong here, and what to change",
-        description="Examines the apps that farrier deployed to this host: settings in force against the "
-        "plan, limits, memory and swap, the listen queue, descriptors, /dev/shm, disk and health. "
-        "Changes nothing.",
+        description="Examines the apps that farrier deployed to this host, and else the server beside it "
+        "(in a container: by FARRIER_RUN_DIR and FARRIER_PLAN): settings in force against the plan, "
+        "limits, memory and swap, the listen queue, descriptors, /dev/shm, disk and health. Changes nothing.",
     )
     parser.add_argument("app", nargs="?", metavar="NAME", help="one app (default: all of this host)")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
@@ -31,13 +32,18 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     from farrier.doctor import examine
-    from farrier.doctor.collect import collect
+    from farrier.doctor.collect import collect, collect_here
 
     names = apps.chosen(args.app)
-    if not names:
-        print(f"No app of farrier's on this host (looked in {ETC}). farrier plan needs none.")
-        return 0
     found = {name: examine(collect(name)) for name in names}
+    if not names:
+        here = collect_here(os.environ)
+        findings = examine(here)
+        if here.pid is None:
+            where = "FARRIER_RUN_DIR is not set" if not os.environ.get("FARRIER_RUN_DIR") else "none runs"
+            print(f"No app of farrier's here (looked in {ETC}; {where}): only the machine is examined.")
+            findings = [finding for finding in findings if finding.level != "unknown"]
+        found = {here.name: findings}
     if args.json:
         import json
         from dataclasses import asdict

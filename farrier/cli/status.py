@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +31,20 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     names = apps.chosen(args.app)
     if not names:
-        print(f"No app of farrier's on this host (looked in {ETC}).")
-        return 0
-    found = [status(name) for name in names]
+        from farrier.doctor.collect import collect_here, state_here
+
+        running = state_here(os.environ)
+        if not running:
+            print(f"No app of farrier's here (looked in {ETC} and in FARRIER_RUN_DIR).")
+            return 0
+        here = collect_here(os.environ)
+        found = [describe(here, running, ", ".join(running.get("listeners") or ()), running.get("release"))]
+    else:
+        found = [status(name) for name in names]
     if args.json:
         import json
 
-        print(json.dumps(found if args.app is None else found[0], indent=2))
+        print(json.dumps(found[0] if args.app else found, indent=2))
     else:
         print("\n\n".join(render(one) for one in found))
     return 0 if all(one["serving"] for one in found) else 1
@@ -51,16 +60,26 @@ def status(name: str) -> dict[str, Any]:
     layout = apps.layout(name)
     running = read_json(layout.run_dir / f"{snapshot.instance}.json") or {}
     release = layout.current.resolve().name if layout.current.exists() else None
+    return describe(snapshot, running, spec.bind, release)
+
+
+def describe(
+    snapshot: Snapshot, running: Mapping[str, Any], bind: str, release: str | None
+) -> dict[str, Any]:
+    """A snapshot as the values that ``--json`` prints."""
+    state = (
+        snapshot.unit.get("ActiveState", "unknown") if snapshot.deployed else running.get("phase", "unknown")
+    )
     return {
-        "app": name,
-        "serving": snapshot.unit.get("ActiveState") == "active",
-        "state": snapshot.unit.get("ActiveState", "unknown"),
-        "bind": spec.bind,
+        "app": snapshot.name,
+        "serving": state in ("active", "ready", "reloading"),
+        "state": state,
+        "bind": bind,
         "release": release,
         "instance": snapshot.instance,
         "uptime_seconds": uptime(running.get("started")),
         "workers": list(snapshot.workers),
-        "workers_planned": (snapshot.plan or {}).get("workers"),
+        "workers_planned": (snapshot.plan or {}).get("workers") or running.get("workers_wanted"),
         "verdict": (snapshot.plan or {}).get("verdict"),
         "memory_bytes": snapshot.memory_used,
         "memory_limit_bytes": snapshot.memory_limit,

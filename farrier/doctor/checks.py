@@ -42,6 +42,10 @@ def examine(snapshot: Snapshot) -> list[Finding]:
 
 def running(s: Snapshot) -> Finding:
     state = s.unit.get("ActiveState")
+    if not s.deployed:
+        if s.pid is None:
+            return Finding("running", "unknown", "no server of farrier's has left its state here")
+        return Finding("running", "ok", f"{s.name} runs as process {s.pid}")
     if state is None:
         return Finding("running", "unknown", "systemd did not answer")
     unit = f"{s.name}@{s.instance}" if s.instance else s.name
@@ -73,7 +77,7 @@ def workers(s: Snapshot) -> Finding:
             "workers",
             "wrong" if ready == 0 else "look",
             f"{ready} of {want} workers are ready",
-            f"journalctl -u {s.name}@{s.instance} shows what the others wait for",
+            f"{s.logs} shows what the others wait for",
         )
     return Finding("workers", "ok", f"{ready} of {want} workers are ready")
 
@@ -92,7 +96,7 @@ def settings_in_force(s: Snapshot) -> Finding:
             "settings",
             "look",
             "; ".join(differing),
-            f"systemctl reload {s.name}@{s.instance} applies the plan; "
+            f"{s.reload} applies the plan; "
             "GUNICORN_CMD_ARGS, the environment or your own config file may set it otherwise",
         )
     return Finding("settings", "ok", "what runs is what was planned")
@@ -122,7 +126,8 @@ def memory(s: Snapshot) -> Finding:
             "memory",
             "look",
             f"uses {format_bytes(s.memory_used)}, and nothing limits it",
-            "deploy again, so that the plan's limit is set; without one it can take the whole host down",
+            f"set a limit ({'deploy again' if s.deployed else 'of the container or the unit'}): without one "
+            "a leak takes the whole machine",
         )
     share = s.memory_used / s.memory_limit
     seen = f"uses {format_bytes(s.memory_used)} of {format_bytes(s.memory_limit)} ({share:.0%})"
@@ -179,9 +184,9 @@ def backlog(s: Snapshot) -> Finding:
             "backlog",
             "look",
             f"{seen}, planned {planned}{kernel}",
-            f"sysctl -w net.core.somaxconn={planned}, then systemctl restart {s.name}.socket"
+            f"sysctl -w net.core.somaxconn={planned}, then {s.reopen}"
             if s.somaxconn is not None and s.somaxconn < int(planned)
-            else f"systemctl restart {s.name}.socket applies the planned backlog",
+            else f"{s.reopen} applies the planned backlog",
         )
     if s.queue_depth and s.queue_depth * 2 > s.queue_limit:
         return Finding("backlog", "look", seen, "the workers do not keep up: farrier explain workers")
@@ -198,7 +203,9 @@ def descriptors(s: Snapshot) -> Finding:
             "descriptors",
             "wrong",
             f"{seen}; a worker may need {wanted}",
-            f"set LimitNOFILE={wanted * 2} in a drop-in of {s.name}@.service",
+            f"set LimitNOFILE={wanted * 2} in a drop-in of {s.name}@.service"
+            if s.deployed
+            else f"raise it to {wanted * 2}: ulimit -n, or --ulimit nofile of the container",
         )
     if s.files_open > s.files_limit * FILES_NEAR:
         return Finding("descriptors", "look", seen, "something leaks descriptors: ls -l /proc/PID/fd")
@@ -257,9 +264,52 @@ def health(s: Snapshot) -> Finding:
     good, line = s.health
     if good:
         return Finding("health", "ok", line)
-    return Finding(
-        "health", "wrong", line, f"journalctl -u {s.name}@{s.instance} -n 50 shows the failing check"
-    )
+    return Finding("health", "wrong", line, f"{s.logs} shows the failing check")
+
+
+def deploy(s: Snapshot) -> Finding:
+    if s.cut_off is not None and s.lock_age is None:
+        return Finding(
+            "deploy",
+            "look",
+            f"the last deploy was cut off at '{s.cut_off}'; the release before it serves",
+            "run the playbook again: it goes on from there, or goes back first",
+        )
+    return Finding("deploy", "ok", "none was cut off")
+
+
+def colours(s: Snapshot) -> Finding:
+    if s.second is not None:
+        return Finding(
+            "colours",
+            "wrong",
+            f"{s.second} runs beside {s.name}@{s.instance}: both answer, perhaps with different releases",
+            f"systemctl stop {s.second}",
+        )
+    return Finding("colours", "ok", "one colour runs")
+
+
+def account(s: Snapshot) -> Finding:
+    if s.account is not None:
+        return Finding(
+            "account",
+            "wrong",
+            f"{s.account} does not exist: the app cannot start again",
+            "run the playbook again, which makes it",
+        )
+    return Finding("account", "ok", "user and group exist")
+
+
+def neighbours(s: Snapshot) -> Finding:
+    if s.together is None or s.machine_memory is None or not s.neighbours:
+        return Finding("neighbours", "ok", "no other app of farrier's on this host")
+    names = ", ".join(s.neighbours)
+    seen = f"with {names}: {format_bytes(s.together)} expected of {format_bytes(s.machine_memory)}"
+    if s.together > s.machine_memory:
+        return Finding(
+            "neighbours", "look", seen, "set gunicorn_app_memory for each, so that they fit together"
+        )
+    return Finding("neighbours", "ok", seen)
 
 
 CHECKS: tuple[Check, ...] = (
@@ -276,4 +326,8 @@ CHECKS: tuple[Check, ...] = (
     heartbeat,
     disk,
     lock,
+    deploy,
+    colours,
+    account,
+    neighbours,
 )

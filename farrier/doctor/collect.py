@@ -56,7 +56,125 @@ def collect(name: str) -> Snapshot:
         disk_free=see.free_bytes(str(layout.root)),
         release_size=tree_size(layout.current),
         lock_age=lock_age(layout),
-        health=ask_health(spec),
+        # A request would start what somebody stopped: the socket wakes it.
+        health=ask(health_url(spec)) if unit.get("ActiveState") == "active" else None,
+        cut_off=(state.get("run") or {}).get("phase"),
+        second=second_colour(layout, instance),
+        account=unknown_account(spec),
+        together=sum(expected_of(other) for other in apps.deployed()),
+        neighbours=tuple(other for other in apps.deployed() if other != name),
+    )
+
+
+def expected_of(name: str) -> int:
+    """Bytes that an app's plan expects of it, a deploy included; 0 where no plan can be read."""
+    plan = see.read_json(apps.plan_file(name)) or {}
+    return int(plan.get("memory_deploy_peak") or 0)
+
+
+def second_colour(layout: Layout, active: str | None) -> str | None:
+    """The service of a colour that is active beside the active one, while no deploy runs."""
+    from farrier.release.layout import COLOURS
+    from farrier.release.state import is_locked
+
+    if active is None or is_locked(layout):
+        return None
+    for colour in COLOURS:
+        service = layout.service(colour)
+        if colour != active and see.systemctl_show(service).get("ActiveState") == "active":
+            return service
+    return None
+
+
+def unknown_account(spec: Spec) -> str | None:
+    """The user or group of an app that this host does not have."""
+    import grp
+    import pwd
+
+    try:
+        pwd.getpwnam(spec.user or spec.name)
+    except KeyError:
+        return f"user {spec.user or spec.name}"
+    try:
+        grp.getgrnam(spec.group or spec.user or spec.name)
+    except KeyError:
+        return f"group {spec.group or spec.user or spec.name}"
+    return None
+
+
+def collect_here(environ: Mapping[str, str]) -> Snapshot:
+    """The server beside this process that farrier did not deploy: in a container, or started by hand.
+
+    What it runs with comes from its state file in ``FARRIER_RUN_DIR`` and from ``FARRIER_PLAN``; without them
+    only the machine itself is looked at.
+    """
+    from farrier.sizing import read_budget
+
+    running = state_here(environ)
+    in_force = running.get("settings")
+    budget = read_budget()
+    held = budget.scope == "container"
+    _, used, kills = see.cgroup_memory("/") if held else (None, None, None)
+    pid = int(running["pid"]) if "pid" in running else None
+    files_open, files_limit = see.open_files(pid or -1)
+    memory = see.meminfo()
+    listener = next(iter(running.get("listeners") or ()), "")
+    bind = str(listener).partition("://")[2] or str(listener)
+    depth, room = see.listen_queue(bind) if bind else (None, None)
+    tmp_dir = (in_force or {}).get("worker_tmp_dir") or "/tmp"  # noqa: S108  (where Gunicorn puts it)
+    return Snapshot(
+        name=str(running.get("app") or environ.get("FARRIER_APP") or "this machine"),
+        plan=plan_here(environ),
+        in_force=in_force,
+        workers=tuple(running.get("workers") or ()),
+        memory_limit=budget.memory_bytes if held else None,
+        memory_used=used,
+        oom_kills=kills,
+        machine_memory=memory.get("MemTotal"),
+        machine_available=memory.get("MemAvailable"),
+        swap=memory.get("SwapTotal"),
+        somaxconn=see.read_int(Path("/proc/sys/net/core/somaxconn")),
+        queue_limit=room,
+        queue_depth=depth,
+        files_limit=files_limit,
+        files_open=files_open,
+        tmp_dir=tmp_dir if in_force else "/dev/shm",  # noqa: S108  (where the plan would put it)
+        tmp_type=see.mount_type(tmp_dir if in_force else "/dev/shm"),  # noqa: S108
+        tmp_free=see.free_bytes(tmp_dir if in_force else "/dev/shm"),  # noqa: S108
+        disk_free=see.free_bytes("."),
+        health=ask(url_of(str(listener), environ.get("FARRIER_HEALTH_PATH", "/health"))),
+        deployed=False,
+        pid=pid,
+    )
+
+
+def state_here(environ: Mapping[str, str]) -> Mapping[str, Any]:
+    """What the master wrote to ``FARRIER_RUN_DIR``; empty where there is none or its process is gone."""
+    folder = environ.get("FARRIER_RUN_DIR")
+    for path in sorted(Path(folder).glob("*.json")) if folder else ():
+        found: Mapping[str, Any] = see.read_json(path) or {}
+        if "pid" in found and Path("/proc", str(found["pid"])).exists():
+            return found
+    return {}
+
+
+def plan_here(environ: Mapping[str, str]) -> Mapping[str, Any] | None:
+    given = environ.get("FARRIER_PLAN")
+    if not given:
+        return None
+    from farrier.cli.in_force import read_plan
+
+    return read_plan(given, "FARRIER_PLAN").to_dict()
+
+
+def url_of(listener: str, health_path: str) -> str | None:
+    """The readiness address behind a listener as the arbiter names it (http://…, unix:/…)."""
+    if not listener or not health_path:
+        return None
+    if listener.startswith("unix:"):
+        return f"{listener}:{health_path}/ready"
+    return (
+        listener.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:") + f"{health_path}/ready"
     )
 
 
@@ -90,9 +208,8 @@ def health_url(spec: Spec) -> str | None:
     return f"{listen.url}{spec.health_path}/ready"
 
 
-def ask_health(spec: Spec) -> tuple[bool, str] | None:
+def ask(url: str | None) -> tuple[bool, str] | None:
     """One readiness probe over the app's own address."""
-    url = health_url(spec)
     if url is None:
         return None
     from farrier.probe import probe

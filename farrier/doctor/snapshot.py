@@ -42,6 +42,28 @@ class Snapshot:
     release_size: int | None = None
     lock_age: float | None = None
     health: tuple[bool, str] | None = None  # answered well, the line
+    cut_off: str | None = None  # the step at which a deploy was ended, and nobody went on
+    second: str | None = None  # a colour that runs although the other one is the active one
+    account: str | None = None  # a user or group of the unit that this host does not know
+    together: int | None = None  # what all apps of this host are expected to take in a deploy of theirs
+    neighbours: tuple[str, ...] = ()
+    deployed: bool = True  # by farrier, under systemd; else a server that a person or a container runs
+    pid: int | None = None  # the arbiter
+
+    @property
+    def logs(self) -> str:
+        """Where its log can be read."""
+        return f"journalctl -u {self.name}@{self.instance} -n 50" if self.deployed else "its own log"
+
+    @property
+    def reload(self) -> str:
+        """The command that makes it read its settings again."""
+        return f"systemctl reload {self.name}@{self.instance}" if self.deployed else f"kill -HUP {self.pid}"
+
+    @property
+    def reopen(self) -> str:
+        """What opens the listening socket anew."""
+        return f"systemctl restart {self.name}.socket" if self.deployed else "a restart"
 
 
 def read_int(path: Path) -> int | None:

@@ -11,7 +11,7 @@
 _shtab_farrier_commands() {
   local _commands=(
     completion:'Prints a completion script. To install it:'
-    doctor:'Examines the apps that farrier deployed to this host: settings in force against the plan, limits, memory and swap, the listen queue, descriptors, /dev/shm, disk and health. Changes nothing.'
+    doctor:'Examines the apps that farrier deployed to this host, and else the server beside it (in a container: by FARRIER_RUN_DIR and FARRIER_PLAN): settings in force against the plan, limits, memory and swap, the listen queue, descriptors, /dev/shm, disk and health. Changes nothing.'
     explain:'Explains one setting, or lists what can be explained.'
     plan:'Computes workers, timeouts, recycling, pools and limits, and says why each is what it is. Changes nothing.'
     probe:'One request, one line, exit status 0 (healthy), 1 (not), 2 (wrong question).'

@@ -54,7 +54,14 @@ def test_a_healthy_app_has_nothing_to_change() -> None:
 
 def test_nothing_known_is_said_to_be_unknown_and_never_ok_by_default() -> None:
     levels = {f.check: f.level for f in examine(Snapshot(name="blog"))}
-    levels.pop("lock")  # no lock is what a quiet host has
+    for quiet in (
+        "lock",
+        "deploy",
+        "colours",
+        "account",
+        "neighbours",
+    ):  # nothing there is what a quiet host has
+        assert levels.pop(quiet) == "ok"
     assert set(levels.values()) == {"unknown"}
 
 
@@ -80,6 +87,15 @@ def test_nothing_known_is_said_to_be_unknown_and_never_ok_by_default() -> None:
         ({"disk_free": 10 * MIB}, "disk", "look", "next release wants"),
         ({"lock_age": 7200.0}, "lock", "look", "120 minutes"),
         ({"health": (False, "503 not ready")}, "health", "wrong", "503"),
+        ({"cut_off": "start"}, "deploy", "look", "'start'"),
+        ({"second": "blog@green.service"}, "colours", "wrong", "blog@green.service"),
+        ({"account": "user blog"}, "account", "wrong", "user blog"),
+        (
+            {"together": 600 * MIB, "neighbours": ("api",)},
+            "neighbours",
+            "look",
+            "api: 600 MiB expected of 512",
+        ),
     ],
 )
 def test_each_fault_is_named_with_its_mend(
@@ -97,3 +113,11 @@ def test_the_mend_for_a_short_queue_names_the_sysctl_only_when_the_kernel_cut_it
     mends = [next(f for f in examine(s) if f.check == "backlog").change for s in (cut, old)]
     assert "somaxconn=2048" in mends[0]
     assert "sysctl" not in mends[1]
+
+
+def test_a_server_that_nobody_deployed_gets_advice_without_systemd() -> None:
+    here = replace(HEALTHY, deployed=False, pid=42, unit={}, in_force={"workers": 9}, queue_limit=128)
+    told = " ".join(f.change for f in examine(here))
+    assert "kill -HUP 42" in told
+    assert "systemctl" not in told
+    assert "journalctl" not in told
