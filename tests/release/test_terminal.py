@@ -1,0 +1,82 @@
+"""What an operator sees on a real host at 3 a.m."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.systemd
+Tree = Callable[[str], dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def desk(site: Any, hello_tree: Tree) -> Iterator[Any]:
+    """An app that serves, and the command line of its host."""
+    site.apply(site.spec("desk", hello_tree("one"), bind="127.0.0.1:8141"))
+    yield site
+    site.remove("desk")
+
+
+def findings(site: Any) -> dict[str, dict[str, str]]:
+    told = site.host.run(["farrier", "doctor", "desk", "--json"], check=False).stdout
+    return {one["check"]: one for one in json.loads(told)["desk"]}
+
+
+def test_doctor_finds_nothing_to_change_after_a_deploy(desk: Any) -> None:
+    found = findings(desk)
+    assert {one["level"] for one in found.values()} == {"ok"} or not [
+        one for name, one in found.items() if one["level"] not in ("ok",) and name != "swap"
+    ], found
+
+
+def test_status_says_what_serves(desk: Any) -> None:
+    one = json.loads(desk.host.run(["farrier", "status", "desk", "--json"]).stdout)
+    assert one["serving"]
+    assert one["release"] == desk.state("desk")["release"]
+    assert [worker["ready"] for worker in one["workers"]] == [True] * one["workers_planned"]
+    assert 0 < one["memory_bytes"] < one["memory_limit_bytes"]
+    assert "health/ready: 200" in one["health"]
+
+
+def test_the_plan_in_force_is_shown_and_explained(desk: Any) -> None:
+    stored = json.loads(desk.host.read("/srv/desk/current/plan.json"))
+    shown = json.loads(desk.host.run(["farrier", "plan", "--app", "desk", "--json"]).stdout)
+    assert shown == stored
+    told = desk.host.run(["farrier", "explain", "workers"]).stdout
+    assert told.startswith(f"workers = {stored['workers']}")
+    assert "plan in force of desk" in told
+
+
+@pytest.mark.parametrize("command", [["status"], ["doctor"], ["explain", "workers"]])
+def test_an_ordinary_user_is_told_to_use_sudo(desk: Any, command: list[str]) -> None:
+    done = desk.host.run(["setpriv", "--reuid=65534", "--clear-groups", "farrier", *command], check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "sudo" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_worker_that_is_killed_is_replaced_and_a_look_wakes_nothing(desk: Any) -> None:
+    host = desk.host
+    host.shell("kill -9 $(pgrep -u desk -f 'worker \\[' | head -1) 2>/dev/null || true")
+    desk.wait_for("all workers ready", "farrier doctor desk --json | grep -q 'workers are ready'")
+    active = desk.state("desk")["active"]
+    host.run(["systemctl", "stop", f"desk@{active}.service"])
+    one = json.loads(host.run(["farrier", "status", "desk", "--json"], check=False).stdout)
+    assert not one["serving"]
+    assert findings(desk)["running"]["level"] == "wrong"
+    state = host.run(["systemctl", "is-active", f"desk@{active}.service"], check=False).stdout.strip()
+    assert state == "inactive", "looking at it started what somebody had stopped"
+    host.run(["systemctl", "start", f"desk@{active}.service"])
+
+
+def test_doctor_names_a_missing_user(desk: Any) -> None:
+    host = desk.host
+    host.shell("cp /etc/passwd /tmp/passwd.kept; sed -i '/^desk:/d' /etc/passwd")
+    try:
+        assert findings(desk)["account"]["seen"].startswith("user desk does not exist")
+    finally:
+        host.shell("cat /tmp/passwd.kept > /etc/passwd; rm /tmp/passwd.kept")
