@@ -120,9 +120,11 @@ from ansible_collections.farrier.web.plugins.module_utils.app_options import (
     spec_of,
 )
 from ansible_collections.farrier.web.plugins.module_utils.uploads import (
+    deploy_under_way,
     drop_unused,
     forget_parcels,
     place_parcel,
+    time_of,
 )
 
 INTERNAL = {
@@ -130,6 +132,9 @@ INTERNAL = {
     "parcels": {"type": "dict", "default": {}},
     "who": {"type": "str", "default": ""},
 }
+
+#: What farrier says of an app that another run works on (farrier/release/state.py).
+HELD = "another run holds it"
 
 
 def wanted(options, places):
@@ -178,15 +183,18 @@ def run(module):
         # Nothing moves: parcels are read where Ansible put them.
         places = {kind: parcel["sent"] or parcel["place"] for kind, parcel in parcels.items()}
         return apply(module, wheel, wanted(module.params, places))
+    # What two runs send at once has one place: the second to come only finds it there.
+    here = {kind for kind, parcel in parcels.items() if time_of(parcel["place"])}
     places = {kind: place_parcel(parcel) for kind, parcel in parcels.items()}
+    placed = {places[kind]: time_of(places[kind]) for kind in places if kind not in here}
     answer = {"failed": True}
     try:
         answer = apply(module, wheel, wanted(module.params, places))
     finally:
-        if answer.get("failed"):
-            forget_parcels([places[kind] for kind, parcel in parcels.items() if parcel["sent"]])
-        else:
+        if not answer.get("failed"):
             drop_unused()
+        elif HELD not in answer.get("msg", "") and not deploy_under_way():
+            forget_parcels(placed)
     return answer
 
 
