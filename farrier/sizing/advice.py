@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from . import constants
 from .database import worker_count_in_deploy
 from .fields import Field
-from .sheet import counted
 from .strategy import Fit, Problem, most_workers
 from .timing import STOPPERS, proxy_idle
-from .units import format_bytes, format_cpus
+from .units import counted, format_bytes, format_cpus
 from .workload import LOOP_CLASSES
 
 

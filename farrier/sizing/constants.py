@@ -1,7 +1,7 @@
 """Every constant of the sizing, in one place, with where it comes from.
 
 All are first estimates unless a measurement is named; ``benchmarks/`` calibrates them.
-"Measured" without more means shared/facts of November 2026: gunicorn 27.0.1, Python 3.11, Debian 12.
+"Measured" without more: in November 2026, with gunicorn 27.0.1 and Python 3.11 on Debian 12 with two cores.
 """
 
 from __future__ import annotations
@@ -123,6 +123,20 @@ a proxy keeps idle ones, which count as well: below 8 a worker would answer nobo
 
 BACKLOG = 2048
 """Gunicorn's own default; the kernel cuts it to net.core.somaxconn (4096 since Linux 5.4)."""
+
+# --- deploys ----------------------------------------------------------------------------------------
+
+STRATEGIES = ("overlap", "queue")
+"""Deploy strategies that the release machine does in this version, best first. "rolling" (old and new
+exchange one worker at a time) is modelled, but not done yet: the version that does it puts it in between."""
+
+STRATEGIES_TO_COME = ("rolling",)
+"""Names that are refused as "not there yet" and not as unknown."""
+
+OVERLAP_WORKERS_SHARE = 0.5
+"""Room for a deploy with both releases at work may cost up to half of the workers; where it would cost more,
+deploys queue, with at most that half. First estimate: a queue is felt at each deploy, a missing worker only
+when all others are busy."""
 
 # --- times ------------------------------------------------------------------------------------------
 

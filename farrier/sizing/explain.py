@@ -9,8 +9,8 @@ from . import constants
 from .memory import share_of
 from .plan import Plan
 from .plan import plan as make_plan
-from .sheet import counted, shown
-from .units import format_bytes, format_cpus
+from .sheet import shown
+from .units import counted, format_bytes, format_cpus
 
 GROUPS = {
     "processes": (

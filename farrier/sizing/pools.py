@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from . import constants
 from .database import pool
-from .sheet import Sheet, counted
+from .sheet import Sheet
 from .strategy import connections_each
+from .units import counted
 from .workload import LOOP_CLASSES
 
 

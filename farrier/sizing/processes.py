@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from . import constants
 from .fields import Field
-from .sheet import Sheet, counted
-from .strategy import Fit, Problem, most_workers
-from .units import format_bytes, format_cpus
+from .sheet import Sheet
+from .strategy import Fit, Problem, most_workers, workers_before_queue
+from .units import counted, format_bytes, format_cpus
 from .workload import ASGI_CLASSES, LOOP_CLASSES
 
 Answer = tuple[int, str, str]
@@ -35,7 +35,16 @@ def _workers(problem: Problem, one: Fit) -> Answer:
             f"for {connections.sentence()}",
             "database",
         )
-    strategy, slots = ("rolling" if problem.share.deploys_here else "overlap"), ask.slots_at_least
+    strategy, slots = one.strategy, ask.slots_at_least
+    queues = strategy == "queue" and "strategy" not in problem.settings
+    if queues and one.workers >= workers_before_queue(problem, one.footprint):
+        both = format_bytes(one.footprint.deploy("overlap", one.workers, slots))
+        return (
+            one.workers,
+            f"{ask.workers} wanted ({ask.why}); a deploy without a queue comes before one more, and "
+            f"would take {both} of {format_bytes(problem.share.target)}",
+            "memory",
+        )
     need = max(
         one.footprint.steady(more, slots, True),
         one.footprint.steady(more, slots, False) + problem.share.one_off,

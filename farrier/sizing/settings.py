@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from . import constants
 from .units import SizingError, parse_bytes, parse_cpus
 from .workload import normalise_worker_class
 
 RUNTIMES = ("systemd", "docker", "cloudrun", "kubernetes", "none")
-STRATEGIES = ("overlap", "rolling", "queue")
 ENVIRONMENTS = ("production", "development")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -60,6 +60,12 @@ def _choice(allowed: tuple[str, ...]) -> Callable[[str, object], str]:
         return text
 
     return parse
+
+
+def _strategy(name: str, given: object) -> str:
+    if str(given).strip().lower() in constants.STRATEGIES_TO_COME:
+        raise SizingError(f"not there yet in this version, allowed are {', '.join(constants.STRATEGIES)}")
+    return _choice(constants.STRATEGIES)(name, given)
 
 
 def _size(least: int) -> Callable[[str, object], int]:
@@ -128,7 +134,7 @@ PARSERS: dict[str, Callable[[str, object], Value]] = {
     "memory_high": _size(1),
     "stop_timeout": _whole(1),
     "cloud_run_concurrency": _whole(1),
-    "strategy": _choice(STRATEGIES),
+    "strategy": _strategy,
     # inputs that are no fields
     "environment": _choice(ENVIRONMENTS),
     "runtime": _choice(RUNTIMES),

@@ -65,8 +65,3 @@ def shown(name: str, value: Value) -> str:
     if UNITS.get(name) == "bytes" and isinstance(value, int):
         return format_bytes(value)
     return f"{value} s" if UNITS.get(name) == "s" else str(value)
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 worker``, ``2 workers``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,10 +12,8 @@ from .concurrency import Wish, wish
 from .database import Connections, connections_of, connections_wanted, worker_count_in_deploy
 from .memory import Footprint, Share, footprint, runtime_of, share_of
 from .settings import Settings
-from .units import SizingError, format_bytes
+from .units import SizingError, counted, format_bytes
 from .workload import ASGI_CLASSES, LOOP_CLASSES, Workload
-
-LOSSLESS = ("overlap", "rolling")
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Problem:
         """Strategies that may be used, best first."""
         if "strategy" in self.settings:
             return (str(self.settings.value("strategy")),)
-        return (*LOSSLESS, "queue") if self.share.deploys_here else ("overlap",)
+        return constants.STRATEGIES if self.share.deploys_here else ("overlap",)
 
     def deploy_peak(self, shape: Footprint, strategy: str, workers: int, slots: int) -> int:
         """Bytes while one release follows another; elsewhere the next release brings its own memory."""
@@ -187,19 +186,45 @@ def _fit(problem: Problem, preload: bool) -> Fit:
     return _arranged(problem, shape, workers)
 
 
-def most_workers(problem: Problem, shape: Footprint, by_memory: bool = True, by_database: bool = True) -> int:
-    """The most workers, up to the wish, with which a deploy holds no request back; at least one."""
-    strategies = [name for name in problem.strategies() if name != "queue"] or ["queue"]
+def most_workers(problem: Problem, shape: Footprint, by_memory: bool = True) -> int:
+    """The most workers, up to the wish, that memory and database allow; at least one.
+
+    With which a deploy holds no request back, if they are half of what the database allows; else up to that
+    half, with a queue. Both halves are the same number, so more memory never gives fewer workers.
+    """
+    strategies = problem.strategies()
+    lossless = [name for name in strategies if name != "queue"]
+    by_database = _largest_for(problem, shape, lossless or ["queue"], problem.wish.workers, by_memory=False)
+    if not by_memory:
+        return max(1, by_database)
+    if not lossless:
+        return max(1, _largest_for(problem, shape, ["queue"], by_database))
+    half = workers_before_queue(problem, shape)
+    beside = _largest_for(problem, shape, lossless, by_database)
+    if beside >= half or "queue" not in strategies:
+        return max(1, beside)
+    return max(1, _largest_for(problem, shape, ["queue"], half))
+
+
+def workers_before_queue(problem: Problem, shape: Footprint) -> int:
+    """Fewer workers than these are not worth a deploy without a queue."""
+    return math.ceil(most_workers(problem, shape, by_memory=False) * constants.OVERLAP_WORKERS_SHARE)
+
+
+def _largest_for(
+    problem: Problem, shape: Footprint, strategies: list[str], most: int, by_memory: bool = True
+) -> int:
+    """The most workers, up to ``most``, that go with one of the strategies; 0 for none."""
     least = problem.wish.slots_at_least
 
     def enough(workers: int) -> bool:
         return any(
-            (not by_memory or problem.memory_allows(shape, name, workers, least, True, True))
-            and (not by_database or problem.database_allows(name, workers))
+            problem.database_allows(name, workers)
+            and (not by_memory or problem.memory_allows(shape, name, workers, least, True, True))
             for name in strategies
         )
 
-    return max(1, _largest(1, problem.wish.workers, enough))
+    return _largest(1, most, enough)
 
 
 def _largest(low: int, high: int, enough: Callable[[int], bool]) -> int:
@@ -290,21 +315,18 @@ def strategy_reason(problem: Problem, one: Fit) -> tuple[str, str, str]:
     if not problem.share.deploys_here:
         return one.strategy, "the next release runs in a container of its own beside this one", "runtime"
     target = format_bytes(problem.share.target)
-    both = one.footprint.deploy("overlap", one.workers, one.slots)
-    one_more = format_bytes(one.footprint.deploy("rolling", one.workers, one.slots))
     if one.strategy == "overlap":
-        return one.strategy, f"old and new release together take {format_bytes(both)} of {target}", "memory"
-    if problem.connections is not None and both <= problem.share.target:
+        both = format_bytes(one.footprint.deploy("overlap", one.workers, one.slots))
+        return one.strategy, f"old and new release together take {both} of {target}", "memory"
+    if problem.connections is not None and not problem.database_allows("overlap", one.workers):
         needs = f"{worker_count_in_deploy('overlap', one.workers)} workers x {problem.least_connections}"
         return (
             one.strategy,
             f"both releases at once would need {needs} of {problem.connections.usable} connections",
             "database",
         )
-    if one.strategy == "rolling":
-        return (
-            one.strategy,
-            f"both at once take {format_bytes(both)} of {target}; one worker more takes {one_more}",
-            "memory",
-        )
-    return one.strategy, f"even one worker more beside the old release takes {one_more} of {target}", "memory"
+    both = format_bytes(one.footprint.deploy("overlap", one.workers, problem.wish.slots_at_least))
+    why = (
+        f"old and new release together, {counted(one.workers, 'worker')} each, would take {both} of {target}"
+    )
+    return one.strategy, why, "memory"

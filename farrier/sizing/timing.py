@@ -19,7 +19,8 @@ def pressure(problem: Problem, one: Fit) -> str:
     if problem.low_memory or not one.fits:
         return "low"
     held_back = one.workers < most_workers(problem, one.footprint, by_memory=False)
-    no_room = problem.share.deploys_here and one.strategy == "queue" and "strategy" not in problem.settings
+    queues = problem.share.deploys_here and one.strategy == "queue" and "strategy" not in problem.settings
+    no_room = queues and problem.database_allows("overlap", one.workers)
     return "tight" if no_room or (held_back and "workers" not in problem.settings) else "ease"
 
 

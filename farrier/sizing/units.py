@@ -75,3 +75,8 @@ def parse_cpus(cpus: str | int | float) -> float:
 def format_cpus(cpus: float) -> str:
     """``0.5``, ``2``: without a needless ``.0``."""
     return f"{cpus:.3f}".rstrip("0").rstrip(".")
+
+
+def counted(number: float, noun: str) -> str:
+    """``1 worker``, ``2 workers``, ``0.5 CPUs``."""
+    return f"{format_cpus(number)} {noun}{'' if number == 1 else 's'}"

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 from . import constants
 from .fields import Verdict
-from .sheet import counted
 from .strategy import Fit, Problem, fit, most_workers
-from .units import MIB, format_bytes
+from .units import MIB, counted, format_bytes
 
 
 def level_of(problem: Problem, one: Fit) -> tuple[str, str]:
@@ -29,7 +28,8 @@ def level_of(problem: Problem, one: Fit) -> tuple[str, str]:
     if problem.low_memory_chosen:
         return "tight", f"{format_bytes(share.memory)} is below 512 MiB: low memory mode"
     if share.deploys_here and one.strategy == "queue" and "strategy" not in problem.settings:
-        return "tight", "no room for a second release beside the running one"
+        lacks = "room for" if problem.database_allows("overlap", one.workers) else "connections for"
+        return "tight", f"no {lacks} a second release beside the running one, so that a deploy queues"
     if not one.one_off_fits:
         return "tight", f"no room for a one-off command ({format_bytes(share.one_off)}) beside the app"
     if "workers" not in problem.settings and not problem.development and _held_back_by_memory(problem, one):

@@ -45,7 +45,7 @@ def test_a_choice_is_shown_as_theirs_with_what_the_plan_would_say() -> None:
         ("stop_timeout", 90),
         ("memory_max", 400 * MIB),
         ("cloud_run_concurrency", 10),
-        ("strategy", "rolling"),
+        ("strategy", "queue"),
         ("reload", True),
     ],
 )

@@ -37,8 +37,13 @@ def test_where_practice_does_not_fit_the_plan_says_what_the_next_worker_would_ne
     assert one.value("workers") == 2
     assert one["workers"].bound_by == "memory"
     assert one["workers"].why.startswith("3 wanted (async on 1 CPU: from practice")
-    assert "3 need" in one["workers"].why
-    assert one["workers"].why.endswith("of 364 MiB")
+    assert one["workers"].why.endswith(
+        "; a deploy without a queue comes before one more, and would take 394 MiB of 364 MiB"
+    )
+    assert (one.value("strategy"), one.verdict.level) == ("queue", "tight")
+    held = on("768M", 1, Workload.profile("async", framework="django", preload_safe=False))
+    assert (held.value("workers"), held.value("strategy")) == (2, "overlap")
+    assert "3 need" in held["workers"].why
 
 
 def test_threads_for_an_io_bound_app_on_512_mb_and_one_cpu() -> None:
@@ -201,7 +206,29 @@ def test_preload_unknown_is_tried_where_it_buys_a_better_deploy() -> None:
     one = on("512M", 1, Workload.profile("io"))
     assert (one.value("preload_app"), one.value("strategy")) == (True, "overlap")
     never = on("512M", 1, Workload.profile("io", preload_safe=False))
-    assert (never.value("preload_app"), never.value("strategy")) == (False, "rolling")
+    assert (never.value("preload_app"), never.value("strategy")) == (False, "overlap")
+    assert (one.value("workers"), never.value("workers")) == (2, 1)
+
+
+def test_a_deploy_without_a_queue_costs_half_of_the_workers_at_most() -> None:
+    load = Workload.profile("io", "sync", app_memory="100MiB", preload_safe=False)
+    wanted = 8  # 4 a CPU
+    shapes = {
+        size: (one.value("workers"), one.value("strategy"))
+        for size in range(512, 2048, 32)
+        for one in [on(f"{size}M", 2, load)]
+    }
+    assert {strategy for _, strategy in shapes.values()} == {"overlap", "queue"}
+    for workers, strategy in shapes.values():
+        assert workers >= wanted / 2 if strategy == "overlap" else workers <= wanted / 2
+    assert shapes[2016] == (wanted, "overlap")
+
+
+def test_a_queue_for_want_of_connections_says_so() -> None:
+    one = on("8G", 1, Workload.profile("io", framework="flask"), database_max_connections=8)
+    assert (one.value("workers"), one.value("strategy"), one["strategy"].bound_by) == (1, "queue", "database")
+    assert one.verdict.why.startswith("no connections for a second release")
+    assert one.value("timeout") == 30
 
 
 def test_development() -> None:

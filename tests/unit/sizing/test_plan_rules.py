@@ -113,9 +113,7 @@ def test_connections_of_a_deploy_stay_within_the_database(grid: list[tuple[str, 
             continue
         maximum = int(str(one.settings.value("database_max_connections", 100))) - 5
         workers = whole(one, "workers")
-        together = {"overlap": 2 * workers, "rolling": workers + 1, "queue": workers}[
-            str(one.value("strategy"))
-        ]
+        together = {"overlap": 2 * workers, "queue": workers}[str(one.value("strategy"))]
         assert whole(one, "db_pool_size") >= 1, name
         assert together * each <= maximum, name
         if one.workload.framework == "django" and one.value("worker_class") == "gthread":
