@@ -7,8 +7,10 @@ with ``replace()``, and comes out of a bad config or a release that does not boo
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
+import socket
 import sys
 import time
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from gunicorn.errors import AppImportError, HaltServer
 from gunicorn.pidfile import Pidfile
 
 from farrier.errors import FarrierError
+from farrier.health.checks import one_line
 from farrier.serve import events
 from farrier.serve.board import READY, STAGES, Board
 from farrier.serve.endings import APP_LOAD_ERROR, WORKER_BOOT_ERROR, Ending, MemoryKills, describe
@@ -41,6 +44,10 @@ STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 AT_ONCE = (*STOPS, signal.SIGCHLD, signal.SIGUSR1)
 
 
+class SpawnFailed(Exception):
+    """A worker could not even be forked; one line says why."""
+
+
 @dataclass
 class _Before:
     """What a HUP that fails goes back to."""
@@ -59,6 +66,7 @@ class FarrierArbiter(Arbiter):
     pidfile: Any
     reexec_pid: int
     _last_logged_active_worker_count: int | None
+    _num_workers: int
 
     def __init__(self, app: Any) -> None:
         self.notifier = Notifier.take(os.environ)
@@ -92,6 +100,27 @@ class FarrierArbiter(Arbiter):
                 raise FarrierError(str(error), status=error.status) from error
         super().setup(app)
 
+    # --- the number -----------------------------------------------------------------------------
+
+    def _set_num_workers(self, value: int) -> None:
+        """A HUP tries numbers before one holds: the hook hears of the one that holds, see reload()."""
+        before, self._num_workers = self._num_workers, value
+        if self.phase != "reloading":
+            self._count_changed(before)
+
+    num_workers = property(Arbiter._get_num_workers, _set_num_workers)
+
+    def _count_changed(self, before: int | None) -> None:
+        if self._num_workers == before:
+            return
+        try:
+            self.cfg.nworkers_changed(self, self._num_workers, before)
+        except Exception as error:
+            said = f"the nworkers_changed hook failed: {one_line(error)}"
+            if before is None:
+                raise FarrierError(said, 1) from error
+            events.emit(self.log, "error", "hook_failed", said)
+
     # --- start ----------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -118,7 +147,7 @@ class FarrierArbiter(Arbiter):
                     if listener not in held.values():
                         listener.close()
                 reason = getattr(error, "strerror", None) or error
-                advice = "stop what holds it, or choose another --bind"
+                advice = _listen_advice(error)
                 raise FarrierError(f"cannot listen at {_shown(address)}: {reason}; {advice}", 1) from error
         return found
 
@@ -131,9 +160,13 @@ class FarrierArbiter(Arbiter):
                     if not isinstance(address, int)
                     else (sock.create_sockets(self.cfg, self.log, [address])[0])
                 )
-            except OSError:
-                if not left or self.was_ready:
+            except OSError as error:
+                # Only a port in use may become free by waiting.
+                if not left or self.was_ready or error.errno != errno.EADDRINUSE:
                     raise
+                if left == 4:
+                    said = f"{_shown(address)} is in use: trying again for {left} s"
+                    events.emit(self.log, "warning", "listening_later", said)
                 time.sleep(1)
         raise AssertionError("unreachable")
 
@@ -169,26 +202,36 @@ class FarrierArbiter(Arbiter):
             self.log,
             "info",
             "ready",
-            f"ready: {count} workers after {seconds:g} s",
+            f"ready: {_workers(count)} after {seconds:g} s",
             workers=count,
             seconds=seconds,
         )
 
     def status_line(self) -> str:
         ready, wanted = len(self.ready_workers()), self.num_workers
-        return f"{ready} of {wanted} workers ready"
+        return f"{ready} of {_workers(wanted)} ready"
 
     def manage_workers(self) -> None:
         """As Gunicorn's, for the workers that count: one that drains is no longer among them."""
         serving = self.serving()
         missing = self.num_workers - len(serving)
         if missing > 0 and time.monotonic() >= self.spawn_not_before:
-            for _ in range(missing):
-                self.spawn_worker()
+            self._spawn(missing)
         for worker in serving[: max(0, -missing)]:
             self.retire(worker)
         self._kill_overdue()
         self._say_metrics(len(serving))
+
+    def _spawn(self, count: int) -> None:
+        """``count`` workers; one that cannot be made is tried again later, as one that does not boot."""
+        try:
+            for _ in range(count):
+                self.spawn_worker()
+        except SpawnFailed as error:
+            if not self.was_ready:
+                raise HaltServer(str(error), WORKER_BOOT_ERROR) from error
+            events.emit(self.log, "error", "spawn_failed", f"no new worker: {error}")
+            self._back_off()
 
     def _kill_overdue(self) -> None:
         limit = time.monotonic() - self.cfg.graceful_timeout - OVERDUE
@@ -211,19 +254,26 @@ class FarrierArbiter(Arbiter):
     # --- workers --------------------------------------------------------------------------------
 
     def spawn_worker(self, extra: bool = False) -> int:
-        """Fork a worker with a slot on the board. ``extra``: on trial, beside those that count."""
+        """Fork a worker with a slot on the board. ``extra``: on trial, beside those that count.
+
+        Raises SpawnFailed: a person's hook, a full tmp folder or a full process table must not take the
+        master, and with it the site.
+        """
         self.worker_age += 1
-        worker = self.worker_class(
-            self.worker_age, self.pid, self.LISTENERS, self.app, self.timeout / 2.0, self.cfg, self.log
-        )
-        worker.slot = self.board.take()
-        worker.gated = extra or (not self.was_ready and self.notifier.awaited)
-        worker.extra, worker.retired, worker.ended = extra, 0.0, None
-        worker.started_at = time.time()
-        self.cfg.pre_fork(self, worker)
+        worker = self._new_worker(extra)
+        try:
+            self.cfg.pre_fork(self, worker)
+        except Exception as error:
+            self._discard(worker)
+            raise SpawnFailed(f"the pre_fork hook failed: {one_line(error)}") from error
         # A signal between fork and the worker's own handlers would end in the master's queue, unread.
         signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self.SIGNALS)
+            self._discard(worker)
+            raise SpawnFailed(f"no process could be made: {error.strerror}") from error
         if pid == 0:
             self._be_worker(worker)
         worker.pid = pid
@@ -231,6 +281,28 @@ class FarrierArbiter(Arbiter):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self.SIGNALS)
         self._stats["workers_spawned"] += 1
         return pid
+
+    def _new_worker(self, extra: bool) -> Any:
+        try:
+            worker = self.worker_class(
+                self.worker_age, self.pid, self.LISTENERS, self.app, self.timeout / 2.0, self.cfg, self.log
+            )
+        except Exception as error:
+            raise SpawnFailed(f"a worker could not be made: {one_line(error)}") from error
+        try:
+            worker.slot = self.board.take()
+        except RuntimeError as error:
+            worker.tmp.close()
+            raise SpawnFailed(str(error)) from error
+        worker.gated = extra or (not self.was_ready and self.notifier.awaited)
+        worker.extra, worker.retired, worker.ended = extra, 0.0, None
+        worker.started_at = time.time()
+        return worker
+
+    def _discard(self, worker: Any) -> None:
+        """A worker that was never forked."""
+        worker.tmp.close()
+        self.board.give_back(worker.slot)
 
     def _be_worker(self, worker: Any) -> None:
         """The child's whole life; never returns."""
@@ -268,8 +340,7 @@ class FarrierArbiter(Arbiter):
 
     def spawn_workers(self) -> None:
         """Gunicorn's pauses between forks are not needed: its herd was the reason, ours accepts later."""
-        for _ in range(self.num_workers - len(self.serving())):
-            self.spawn_worker()
+        self._spawn(self.num_workers - len(self.serving()))
 
     def retire(self, worker: Any) -> None:
         """Ask a worker to finish what it has and end."""
@@ -336,11 +407,15 @@ class FarrierArbiter(Arbiter):
         worker.failure = note
         if worker.extra:
             return
-        self.boot_failures += 1
+        self._back_off()
         if not self.was_ready:
             code = ending.exit_code if ending.exit_code in (WORKER_BOOT_ERROR, APP_LOAD_ERROR) else None
             if code is not None or self.boot_failures >= HOPELESS:
                 raise HaltServer(note, code or WORKER_BOOT_ERROR)
+
+    def _back_off(self) -> None:
+        """The next try after twice the pause of the last one."""
+        self.boot_failures += 1
         pause = min(BACKOFF * 2 ** (self.boot_failures - 1), 1.0 if self.cfg.reload else MOST_BACKOFF)
         self.spawn_not_before = time.monotonic() + pause
 
@@ -353,7 +428,10 @@ class FarrierArbiter(Arbiter):
         ``worker`` then serves on as if nothing had been. At no time are there more workers than one
         above their number. TERM, INT and QUIT are obeyed meanwhile; other signals wait.
         """
-        newcomer = self.WORKERS[self.spawn_worker(extra=True)]
+        try:
+            newcomer = self.WORKERS[self.spawn_worker(extra=True)]
+        except SpawnFailed as error:
+            return str(error)
         failure = self._await_mark(newcomer)
         if failure is not None:
             self.retire(newcomer)
@@ -414,6 +492,7 @@ class FarrierArbiter(Arbiter):
         if failure is None:
             failure = self._exchange(before)
         self.phase = "ready" if self.was_ready else "starting"
+        self._count_changed(before.num_workers)
         self.write_state()
         if self.was_ready:
             self.notifier.ready(self.status_line())
@@ -459,6 +538,13 @@ class FarrierArbiter(Arbiter):
         for name in (self.app.cfg.certfile, self.app.cfg.keyfile):
             if name and not os.path.exists(name):  # noqa: PTH110
                 raise FarrierError(f"{name} does not exist", 1)
+        for address in self.app.cfg.address:
+            if isinstance(address, tuple) and not 0 <= address[1] <= 65535:
+                raise FarrierError(f"bind {_shown(address)}: the port must be 0 to 65535", 2)
+        if self.app.cfg.is_ssl:
+            from farrier.serve import tls
+
+            tls.check(self.app.cfg)
 
     def _new_listeners(self, before: _Before) -> list[Any]:
         if before.cfg.address == self.cfg.address or self.cfg.reuse_port:
@@ -509,7 +595,11 @@ class FarrierArbiter(Arbiter):
 
     def _first_of_none(self, before: _Before) -> str | None:
         """No worker is left (their boot kept failing): the new code or config may mend that."""
-        newcomer = self.WORKERS[self.spawn_worker(extra=True)]
+        try:
+            newcomer = self.WORKERS[self.spawn_worker(extra=True)]
+        except SpawnFailed as error:
+            self._go_back(before)
+            return str(error)
         failure = self._await_mark(newcomer)
         if failure is None:
             newcomer.extra = False
@@ -542,7 +632,7 @@ class FarrierArbiter(Arbiter):
         self._say_count()
 
     def _say_count(self) -> None:
-        self.log.info("%d workers by signal, until the number itself is changed", self.num_workers)
+        self.log.info("%s by signal, until the number itself is changed", _workers(self.num_workers))
 
     def handle_usr2(self) -> None:
         """A second master beside this one; not where systemd owns the sockets and tracks this pid."""
@@ -587,7 +677,10 @@ class FarrierArbiter(Arbiter):
             self.pidfile.unlink()
         if self.state is not None:
             self.state.remove()
-        self.cfg.on_exit(self)
+        try:
+            self.cfg.on_exit(self)
+        except Exception as error:  # noqa: BLE001 - the status says how it ended, not the hook
+            events.emit(self.log, "error", "hook_failed", f"the on_exit hook failed: {one_line(error)}")
         sys.exit(exit_status)
 
     # --- what others may know -------------------------------------------------------------------
@@ -612,6 +705,10 @@ class FarrierArbiter(Arbiter):
                 "workers": [_shown_worker(worker) for worker in workers],
             }
         )
+
+
+def _workers(count: int) -> str:
+    return f"{count} worker" if count == 1 else f"{count} workers"
 
 
 def _is_ready(worker: Any) -> bool:
@@ -656,6 +753,19 @@ def _forget_environment(cfg: Any) -> None:
             os.environ[name] = cfg.env_orig[name]
         else:
             os.environ.pop(name, None)
+
+
+def _listen_advice(error: Exception) -> str:
+    number = getattr(error, "errno", None)
+    if isinstance(error, socket.gaierror):
+        return "no such host name: choose an address of this machine, or 0.0.0.0"
+    if number == errno.EADDRINUSE:
+        return "stop what holds it, or choose another --bind"
+    if number == errno.EADDRNOTAVAIL:
+        return "it is no address of this machine: choose one that is, or 0.0.0.0"
+    if number in (errno.EACCES, errno.EPERM):
+        return "this user may not: choose a port of 1024 or above, or a folder that it may write"
+    return "choose another --bind"
 
 
 def _shown(address: Any) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from farrier.errors import FarrierError
 from farrier.probe import probe
 
-from .conftest import CLASSES, Serve, app_of
+from .conftest import CLASSES, HUP, Serve, app_of
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +51,35 @@ def test_a_certificate_that_is_missing_is_one_line(serve: Serve) -> None:
     assert site.wait() == 1
     assert "/no/cert.pem" in site.lines[-1]
     assert "Traceback" not in site.text
+
+
+@pytest.mark.parametrize("worker_class", ["sync", "uvicorn"])
+def test_a_certificate_that_is_none_is_refused_at_the_start_and_at_hup(
+    serve: Serve, tmp_path: Path, certificate: tuple[str, str], worker_class: str
+) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    good = Path(certificate[0]).read_text(), Path(certificate[1]).read_text()
+    arguments = ("--certfile", str(cert), "--keyfile", str(key))
+    cert.write_text("junk")
+    key.write_text(good[1])
+    site = serve(app_of(worker_class), *arguments, wait=None, WORKERS="1", WORKER_CLASS=worker_class)
+    assert site.wait() == 1
+    assert site.lines[-1] == f"farrier serve: certfile {cert}: it holds no PEM block CERTIFICATE"
+    cert.write_text(good[0])
+    site = serve(app_of(worker_class), *arguments, WORKERS="1", WORKER_CLASS=worker_class)
+    other = subprocess.run(
+        ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1"],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    for count, (path, text, says) in enumerate(
+        [(key, other, f"keyfile {key} is not the key of certfile {cert}"), (cert, "junk", str(cert))], 1
+    ):
+        path.write_text(text)
+        site.signal(HUP)
+        assert says in site.event("reload_refused", count)["message"]
+    assert "Traceback" not in site.text
+    cert.write_text(good[0])
+    key.write_text(good[1])
+    site.signal(HUP)
+    site.event("reloaded")
+    assert probe(f"https://127.0.0.1:{site.address[1]}/health", insecure=True)[0] == 0
