@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING
+
+from farrier.errors import FarrierError
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -26,7 +30,24 @@ def run(args: argparse.Namespace) -> int:
 
 def serve(argv: list[str]) -> int:
     """Run until stopped. ``argv`` is what follows ``farrier serve``; the exit status is Gunicorn's."""
+    _settle_web_concurrency(os.environ)
     from farrier.serve.application import FarrierApplication
 
     FarrierApplication(argv).run()
     return 0
+
+
+def _settle_web_concurrency(environ: MutableMapping[str, str]) -> None:
+    """Gunicorn reads it while it is imported, and ends in a traceback on anything but a number."""
+    given = environ.get("WEB_CONCURRENCY")
+    if given is None:
+        return
+    if not given.strip():
+        del environ["WEB_CONCURRENCY"]
+        return
+    try:
+        int(given)
+    except ValueError:
+        raise FarrierError(
+            f"WEB_CONCURRENCY={given}: must be a whole number of workers (unset it for the plan's)"
+        ) from None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NoReturn
 
 from gunicorn import util
 from gunicorn.app.wsgiapp import WSGIApplication
@@ -55,8 +56,8 @@ class FarrierApplication(WSGIApplication):
 
     def load_config(self) -> None:
         parser = self.cfg.parser()
-        arguments = parser.parse_args(self.argv)
-        from_environ = parser.parse_args(self.cfg.get_cmd_args_from_env())
+        arguments = _parsed(parser, self.argv, "")
+        from_environ = _parsed(parser, self.cfg.get_cmd_args_from_env(), "GUNICORN_CMD_ARGS: ")
         self.init(parser, arguments, arguments.args)
         self.chdir()
         given = _given(from_environ) | _given(arguments)
@@ -112,12 +113,19 @@ class FarrierApplication(WSGIApplication):
             sys.exit(getattr(error, "status", 1))
 
     def _check(self) -> None:
+        from farrier.health.checks import checks_in_force
         from farrier.serve.apps import AppRefused, load
+        from farrier.serve.endings import WORKER_BOOT_ERROR
 
         if self.cfg.print_config:
             print(self.cfg)
         try:
             load(self, self.cfg.worker_class)
+            checks_in_force()
+        except FarrierError as error:
+            # As at a start, where it is the worker's status.
+            print(f"farrier serve: {error}", file=sys.stderr, flush=True)
+            sys.exit(WORKER_BOOT_ERROR)
         except AppRefused as error:
             print(f"farrier serve: {error}", file=sys.stderr, flush=True)
             sys.exit(error.status)
@@ -131,3 +139,13 @@ class FarrierApplication(WSGIApplication):
 
 def _given(parsed: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(parsed).items() if value is not None and name != "args"}
+
+
+def _parsed(parser: argparse.ArgumentParser, arguments: list[str], where: str) -> Any:
+    """What Gunicorn's parser makes of them; its complaint as one line, without its page of usage."""
+
+    def refuse(message: str) -> NoReturn:
+        raise FarrierError(f"{where}{message} (see: farrier serve --help)")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser.parse_args(arguments)

@@ -117,6 +117,7 @@ def evaluate(
     """
     slow_request(environ)
     health_path(environ.get("FARRIER_HEALTH_PATH", ""))
+    log_shape(environ)
     theirs = read_person(config_file or environ.get("FARRIER_CONFIG") or None)
     name = os.path.basename(config_file or environ.get("FARRIER_CONFIG", ""))  # noqa: PTH119
     try:
@@ -194,8 +195,8 @@ def _plan(environ: Mapping[str, str], choices: Settings) -> tuple[Plan, list[Cha
         return (given if same else plan(given.budget, given.workload, choices)), []
     again = plan(budget, given.workload, choices)
     what = (
-        f"{format_bytes(given.budget.memory_bytes)} and {given.budget.cpus:g} CPUs -> "
-        f"{format_bytes(budget.memory_bytes)} and {budget.cpus:g} CPUs"
+        f"{format_bytes(given.budget.memory_bytes)} and {_cpus(given.budget.cpus)} -> "
+        f"{format_bytes(budget.memory_bytes)} and {_cpus(budget.cpus)}"
     )
     return again, _difference(
         given, again, f"planned again, the machine is another one ({what})", always=True
@@ -246,8 +247,23 @@ def _difference(before: Plan, after: Plan, why: str, always: bool = False) -> li
     changed = {name: [old.get(name), value] for name, value in new.items() if old.get(name) != value}
     if not changed and not always:
         return []
-    text = ", ".join(f"{name} {was} -> {now}" for name, (was, now) in changed.items()) or "the numbers stay"
+    unit = {name: one.unit for name, one in after.fields.items()}
+    text = (
+        ", ".join(
+            f"{name} {_sized(was, unit[name])} -> {_sized(now, unit[name])}"
+            for name, (was, now) in changed.items()
+        )
+        or "the numbers stay"
+    )
     return [("warning" if always else "info", f"{why}: {text}", {"changed": changed})]
+
+
+def _sized(value: Any, unit: str | None) -> Any:
+    return format_bytes(value) if unit == "bytes" and isinstance(value, int) else value
+
+
+def _cpus(count: float) -> str:
+    return f"{count:g} CPU" if count == 1 else f"{count:g} CPUs"
 
 
 def _hand_to_app(made: Plan) -> None:
@@ -263,9 +279,10 @@ def summary() -> tuple[str, dict[str, Any]]:
     chosen = {
         name: made.value(name) for name in ("workers", "threads", "worker_class", "timeout", "max_requests")
     }
+    plural = "" if chosen["workers"] == 1 else "s"
     text = (
-        f"starting {chosen['workers']} {chosen['worker_class']} workers for "
-        f"{format_bytes(made.budget.memory_bytes)} and {made.budget.cpus:g} CPUs ({made.verdict.level})"
+        f"starting {chosen['workers']} {chosen['worker_class']} worker{plural} "
+        f"for {format_bytes(made.budget.memory_bytes)} and {_cpus(made.budget.cpus)} ({made.verdict.level})"
     )
     fields: dict[str, Any] = {**chosen, "memory_bytes": made.budget.memory_bytes, "cpus": made.budget.cpus}
     return text, {**fields, "verdict": made.verdict.level, "warnings": list(made.warnings) or None}
@@ -323,6 +340,14 @@ def slow_request(environ: Mapping[str, str]) -> float | None:
     except ValueError as error:
         raise FarrierError(f"FARRIER_SLOW_REQUEST={text}: must be a number of seconds (0: off)") from error
     return seconds if seconds > 0 else None
+
+
+def log_shape(environ: Mapping[str, str]) -> str | None:
+    """FARRIER_LOG, json or text; None: not chosen."""
+    chosen = environ.get("FARRIER_LOG", "").strip().lower()
+    if chosen not in ("", "json", "text"):
+        raise FarrierError(f"FARRIER_LOG={chosen}: must be json or text")
+    return chosen or None
 
 
 def register_worker_classes() -> None:

@@ -6,11 +6,13 @@ All of them work under plain ``gunicorn -c farrier.conf.py`` too; what needs far
 from __future__ import annotations
 
 import gc
+import inspect
 import os
 import time
 from collections.abc import Callable
 from typing import Any
 
+from farrier.errors import FarrierError
 from farrier.serve import diagnosis, events
 from farrier.serve.board import CODE_CHANGED, RECYCLED
 
@@ -160,7 +162,24 @@ HOOKS: dict[str, Callable[..., None]] = {
 
 def chained(theirs: dict[str, Any]) -> dict[str, Callable[..., None]]:
     """Farrier's hooks, each with the person's own before or after it."""
+    for name, call in theirs.items():
+        _callable_with(name, call, HOOKS[name].__code__.co_varnames[: HOOKS[name].__code__.co_argcount])
     return {name: _chain(name, ours, theirs.get(name)) for name, ours in HOOKS.items()}
+
+
+def _callable_with(name: str, call: Any, arguments: tuple[str, ...]) -> None:
+    """Raises FarrierError, one line: Gunicorn checks this too, but would only see farrier's own."""
+    count = len(arguments)
+    try:
+        inspect.signature(call).bind(*arguments)
+    except TypeError:
+        plural = "" if count == 1 else "s"
+        raise FarrierError(
+            f"{name} must be a function of {count} argument{plural} ({', '.join(arguments)})"
+        ) from None
+    except ValueError:
+        # A builtin that does not say what it takes.
+        return
 
 
 def _chain(name: str, ours: Callable[..., None], theirs: Any) -> Callable[..., None]:

@@ -18,8 +18,8 @@ DEFAULT_ACCESS_FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(
 
 def wants_json() -> bool:
     """``FARRIER_LOG`` json or text; else text in development and on a terminal, JSON everywhere else."""
-    chosen = os.environ.get("FARRIER_LOG", "").lower()
-    if chosen in ("json", "text"):
+    chosen = os.environ.get("FARRIER_LOG", "").strip().lower()
+    if chosen:
         return chosen == "json"
     return os.environ.get("ENVIRONMENT") != "development" and not sys.stderr.isatty()
 

@@ -169,3 +169,89 @@ def test_a_port_in_use_is_one_line(serve: Serve) -> None:
         last = site.lines[-1]
         assert last.startswith(f"farrier serve: cannot listen at 127.0.0.1:{port}: Address already in use")
         assert "Traceback" not in site.text
+        assert "trying again" in site.event("listening_later")["message"]
+
+
+@pytest.mark.parametrize(
+    ("bind", "says"),
+    [
+        ("203.0.113.9:80", "it is no address of this machine"),
+        ("no.such.host.invalid:80", "no such host name"),
+        ("unix:/no/such/folder/a.sock", "choose another --bind"),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_one_line_at_once(serve: Serve, bind: str, says: str) -> None:
+    site = serve(bind=bind, wait=None, WORKERS="1")
+    began = time.monotonic()
+    assert site.wait() == 1
+    assert time.monotonic() - began < 4
+    assert says in site.lines[-1]
+    assert len([line for line in site.lines if "annot listen" in line]) == 1
+
+
+@pytest.mark.parametrize(
+    ("hook", "says"),
+    [
+        ("def pre_fork(server, worker):\n    raise RuntimeError('no fork today')\n", "no fork today"),
+        ("def on_reload(server):\n    raise RuntimeError('no reload today')\n", "no reload today"),
+    ],
+)
+def test_hup_onto_a_hook_that_raises_leaves_the_site_up(
+    serve: Serve, tmp_path: Path, hook: str, says: str
+) -> None:
+    own = tmp_path / "gunicorn.conf.py"
+    own.write_text("")
+    site = serve(WORKERS="2")
+    before = pids(serve)
+    own.write_text(hook)
+    site.signal(HUP)
+    assert says in site.event("reload_refused")["message"]
+    assert pids(serve) == before
+    assert site.get() == (200, b"one")
+    own.write_text("keepalive = 9\n")
+    site.signal(HUP)
+    site.event("reloaded")
+    assert serve.state()["settings"]["keepalive"] == 9
+
+
+def test_a_hook_that_raises_at_a_respawn_is_tried_again(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text(
+        "import os\ndef pre_fork(server, worker):\n"
+        "    if os.path.exists('broken'): raise RuntimeError('no fork today')\n"
+    )
+    site = serve(WORKERS="2", WORKER_CLASS="sync")
+    (tmp_path / "broken").touch()
+    os.kill(min(pids(serve)), signal.SIGKILL)
+    assert "no fork today" in site.event("spawn_failed", 2)["message"]
+    assert site.get() == (200, b"one")
+    (tmp_path / "broken").unlink()
+    site.event("worker_booted", 3)
+    assert site.process.poll() is None
+
+
+def test_a_hook_that_raises_at_the_start_is_one_line(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text("def pre_fork(server, worker):\n    1/0\n")
+    site = serve(wait=None, WORKERS="2")
+    assert site.wait() == 3
+    assert "pre_fork hook failed: ZeroDivisionError" in site.event("halted")["message"]
+    assert "Traceback" not in site.text
+
+
+def test_the_hook_of_the_number_hears_of_each_change_once(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text(
+        "def nworkers_changed(server, new, old):\n"
+        "    open('counts', 'a').write(f'{old}>{new} ')\n"
+        "    if old: raise RuntimeError('not mine')\n"
+    )
+    chosen = tmp_path / "settings.json"
+    chosen.write_text('{"workers": 1}')
+    site = serve(FARRIER_SETTINGS=str(chosen))
+    site.signal(TTIN)
+    site.event("worker_booted", 2)
+    site.signal(HUP)
+    site.event("reloaded")
+    chosen.write_text('{"workers": 3}')
+    site.signal(HUP)
+    site.event("reloaded", 2)
+    assert (tmp_path / "counts").read_text().split() == ["None>1", "1>2", "2>3"]
+    assert "not mine" in site.event("hook_failed", 2)["message"]

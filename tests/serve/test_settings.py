@@ -123,6 +123,11 @@ def test_ones_own_config_file_is_chained_not_lost(serve: Serve, tmp_path: Path, 
         ({"FARRIER_CONFIG": "/no/conf.py"}, "/no/conf.py: No such file"),
         ({"FARRIER_HEALTH_PATH": "health"}, "FARRIER_HEALTH_PATH"),
         ({"PORT": "99999"}, "PORT=99999"),
+        ({"WEB_CONCURRENCY": "auto"}, "WEB_CONCURRENCY=auto"),
+        ({"GUNICORN_CMD_ARGS": "-b :99999"}, "bind :99999: the port must be 0 to 65535"),
+        ({"GUNICORN_CMD_ARGS": "--bogus"}, "--bogus"),
+        ({"GUNICORN_CMD_ARGS": "-w abc"}, "invalid int value: 'abc'"),
+        ({"FARRIER_LOG": "xml"}, "FARRIER_LOG=xml: must be json or text"),
     ],
 )
 def test_a_mistake_is_one_line(serve: Serve, environ: dict[str, str], says: str) -> None:
@@ -130,6 +135,32 @@ def test_a_mistake_is_one_line(serve: Serve, environ: dict[str, str], says: str)
     assert site.wait() == 2
     assert says in site.lines[-1]
     assert len(site.lines) == 1
+
+
+def test_an_empty_web_concurrency_counts_as_unset(serve: Serve) -> None:
+    assert printed(serve, WEB_CONCURRENCY="")["workers"] == printed(serve)["workers"]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("when_ready = 3", "when_ready must be a function of 1 argument (server)"),
+        ("def pre_fork(server): pass", "pre_fork must be a function of 2 arguments (server, worker)"),
+        ("def post_request(one): pass", "post_request"),
+    ],
+)
+def test_a_hook_that_cannot_be_called_is_one_line(serve: Serve, tmp_path: Path, line: str, says: str) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text(line + "\n")
+    site = serve(wait=None, WORKERS="1")
+    assert site.wait() in (1, 2)
+    assert says in site.lines[-1]
+    assert len(site.lines) == 1
+
+
+def test_a_check_that_is_not_there_fails_the_check_of_the_config(serve: Serve) -> None:
+    site = serve("wsgi_app:app", "--check-config", wait=None, FARRIER_READY="nomod:f")
+    assert site.wait() == 3
+    assert site.lines == ["farrier serve: FARRIER_READY: nomod:f: No module named 'nomod'"]
 
 
 def test_a_plan_is_followed_and_made_again_on_another_machine(serve: Serve, tmp_path: Path) -> None:
@@ -148,7 +179,7 @@ def test_a_plan_is_followed_and_made_again_on_another_machine(serve: Serve, tmp_
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     site = serve(FARRIER_PLAN=str(tmp_path / "plan.json"))
     said = site.event("plan_changed")
-    assert "planned again, the machine is another one (1 GiB and 1 CPUs -> " in said["message"]
+    assert "planned again, the machine is another one (1 GiB and 1 CPU -> " in said["message"]
     assert serve.state()["workers_wanted"] == 3
 
 
