@@ -19,6 +19,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.farrier.web.farrier.release import layout, runtime
+from ansible_collections.farrier.web.plugins.module_utils.app_options import sealed
 from ansible_collections.farrier.web.plugins.plugin_utils.app_source import checked_options
 from ansible_collections.farrier.web.plugins.plugin_utils.archive import SourceError, pack
 
@@ -58,7 +59,7 @@ class ActionModule(ActionBase):
         finally:
             shutil.rmtree(workshop, ignore_errors=True)
         arguments = {
-            **options,
+            **sealed(options),
             "runtime": version,
             "parcels": {
                 parcel.kind: {

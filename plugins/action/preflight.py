@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.farrier.web.plugins.module_utils.app_options import SECRETS
 from ansible_collections.farrier.web.plugins.plugin_utils.app_source import checked_options, listen_of
 
 
@@ -24,4 +25,6 @@ class ActionModule(ActionBase):
         options = checked_options(self._task.args, task_vars or {})
         if options["state"] == "present":
             options["listen"] = listen_of(options)
-        return self._execute_module(module_args=options, task_vars=task_vars)
+        # The look at the host needs no secrets.
+        arguments = {key: value for key, value in options.items() if key not in SECRETS}
+        return self._execute_module(module_args=arguments, task_vars=task_vars)

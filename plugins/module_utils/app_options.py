@@ -5,6 +5,13 @@
 
 from __future__ import annotations
 
+import json
+import re
+
+#: Options whose values nobody else may see. They travel to the host as one text: Ansible would take each
+#: value of a dict for a secret, and a ``DEBUG: "1"`` would turn every 1 of its output into asterisks.
+SECRETS = ("env", "installer_env", "git_deploy_key")
+
 #: The options of plugins/doc_fragments/app.py, where each is explained.
 APP_OPTIONS = {
     "name": {"type": "str", "required": True},
@@ -143,6 +150,42 @@ def _line_in_variables(line: str, options: dict) -> str:
     variable = key if written_there else _WRITTEN.get(key, key)
     # Where the host will keep the setting is no news to the person who wrote it elsewhere.
     return f"{options['prefix']}{variable}: {rest.removeprefix('settings.json: ')}"
+
+
+def sealed(options: dict) -> dict:
+    """The options as they travel to the host: the secret ones as one text, which Ansible never shows."""
+    opened = {key: value for key, value in options.items() if key not in SECRETS}
+    return {**opened, "secrets": json.dumps({key: options[key] for key in SECRETS})}
+
+
+def unsealed(arguments: dict) -> dict:
+    """The inverse of sealed()."""
+    options = {key: value for key, value in arguments.items() if key != "secrets"}
+    return {**options, **json.loads(arguments["secrets"] or "{}")}
+
+
+_SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASS|PWD|CREDENTIAL|AUTH|DSN|SALT|SIGN", re.IGNORECASE)
+#: A module, a path, a host, a plain address or a number: what a message is about, and no secret.
+_PLAIN = re.compile(r"(https?://)?/?[A-Za-z_]\w*([./:-][A-Za-z0-9_]+)+/?|/[\w./-]*|[0-9.,:_-]+|[A-Za-z]+")
+
+
+def hidden_texts(options: dict) -> set:
+    """What must not show up in any message: secrets that are long enough to be looked for in free text."""
+    key = options["git_deploy_key"].strip()
+    found = {key, *(line for line in key.splitlines() if len(line) > 40)}
+    for name, value in [*options["env"].items(), *options["installer_env"].items()]:
+        text = str(value)
+        named = _SECRET_NAME.search(str(name))
+        if len(text) >= (6 if named else 8) and (named or not _PLAIN.fullmatch(text)):
+            found |= {text, json.dumps(text)[1:-1], repr(text)[1:-1]}
+        found |= _passwords(text)
+    return found - {""}
+
+
+def _passwords(text: str) -> set:
+    """The password in an address such as ``postgres://shop:PASSWORD@host/shop``."""
+    found = re.search(r"://[^/@:]*:([^/@]{4,})@", text)
+    return {found.group(1)} if found else set()
 
 
 def _given(values: dict | None) -> dict:

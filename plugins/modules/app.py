@@ -29,6 +29,12 @@ options:
       - What was packed for the host, and where it is. The controller fills it in.
     type: dict
     default: {}
+  secrets:
+    description:
+      - The values of O(env), O(installer_env) and O(git_deploy_key), which Ansible is to show nowhere. The
+        controller fills it in.
+    type: str
+    default: ''
   who:
     description:
       - Who asked, for the host's record. The controller fills it in.
@@ -115,9 +121,11 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.farrier.web.plugins.module_utils.app_options import (
     APP_OPTIONS,
+    hidden_texts,
     in_variables,
     remote_source,
     spec_of,
+    unsealed,
 )
 from ansible_collections.farrier.web.plugins.module_utils.uploads import (
     deploy_under_way,
@@ -130,6 +138,7 @@ from ansible_collections.farrier.web.plugins.module_utils.uploads import (
 INTERNAL = {
     "runtime": {"type": "str", "default": ""},
     "parcels": {"type": "dict", "default": {}},
+    "secrets": {"type": "str", "default": "", "no_log": True},
     "who": {"type": "str", "default": ""},
 }
 
@@ -175,21 +184,21 @@ def apply(module, wheel, spec):
         return {"failed": True, "msg": f"farrier release apply ended with {done.returncode}: {said[-1]}"}
 
 
-def run(module):
+def run(module, options):
     """Place what was sent, apply, tidy up."""
-    parcels = dict(module.params["parcels"])
+    parcels = dict(options["parcels"])
     wheel = parcels.pop("wheel")
     if module.check_mode:
         # Nothing moves: parcels are read where Ansible put them.
         places = {kind: parcel["sent"] or parcel["place"] for kind, parcel in parcels.items()}
-        return apply(module, wheel, wanted(module.params, places))
+        return apply(module, wheel, wanted(options, places))
     # What two runs send at once has one place: the second to come only finds it there.
     here = {kind for kind, parcel in parcels.items() if time_of(parcel["place"])}
     places = {kind: place_parcel(parcel) for kind, parcel in parcels.items()}
     placed = {places[kind]: time_of(places[kind]) for kind in places if kind not in here}
     answer = {"failed": True}
     try:
-        answer = apply(module, wheel, wanted(module.params, places))
+        answer = apply(module, wheel, wanted(options, places))
     finally:
         if not answer.get("failed"):
             drop_unused()
@@ -203,8 +212,11 @@ def main():
     module = AnsibleModule(argument_spec={**APP_OPTIONS, **INTERNAL}, supports_check_mode=True)
     if os.geteuid() != 0:
         module.fail_json(msg="farrier.web needs root on the host: set become: true")
+    options = unsealed(module.params)
+    # Whatever a command of the app's own prints: what must not be seen is not.
+    module.no_log_values.update(hidden_texts(options))
     try:
-        answer = run(module)
+        answer = run(module, options)
     except OSError as error:
         module.fail_json(msg=f"{error.filename or 'this host'}: {error.strerror}; nothing was switched")
     answer["runtime"] = module.params["runtime"]

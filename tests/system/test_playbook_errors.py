@@ -182,6 +182,37 @@ def test_a_release_that_fails_leaves_the_one_that_serves(lab_host: Host, play: P
     assert lab_host.run(["python3", "-c", fetch]).stdout.strip() == "hello"
 
 
+SECRET = "vEry-s3cret/value+of=mine"
+
+
+def test_secrets_are_shown_nowhere_and_everything_else_is_readable(
+    lab_host: Host, play: Play, source: Path
+) -> None:
+    (source / "build.py").write_text("import os; print('the key is', os.environ['SECRET_KEY'])\n")
+    given = {"SECRET_KEY": SECRET, "DEBUG": "1", "MODE": "s", "SETTINGS": "hello.settings"}
+    began = lab_host.shell("date +%s").strip()
+    done = play("site", "-vvv", "--diff", gunicorn_app_env=given)
+    told = done.stdout + done.stderr
+    assert done.returncode == 0, told
+    # The whole parameter is masked; a 1 or an s of the environment is no reason to mask a letter of the rest.
+    # (What the diff of the environment masks has its digest beside it, headings end in asterisks.)
+    masked = re.findall(r"^(?!TASK|PLAY).*(?<!\*)\*{8}(?! \([0-9a-f]{6}\)).*$", told, re.MULTILINE)
+    assert masked == []
+    assert "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER" in told and SECRET not in told
+    again = play(
+        "site", "-vvv", gunicorn_app_env=given, gunicorn_app_build_commands=["python build.py", "no"]
+    )
+    said = again.stdout + again.stderr
+    assert again.returncode == 2 and SECRET not in said
+    log = lab_host.shell(f"journalctl --no-pager -o cat --since=@{began}")
+    assert "Invoked with" in log and SECRET not in log
+    found = lab_host.shell(
+        f"grep -rlF '{SECRET}' /etc/farrier /srv/hello /var/lib/farrier /run/farrier /tmp /var/tmp || true"
+    )
+    for path in found.split():
+        lab_host.shell(f'test -z "$(find {path} -perm /007)"')
+
+
 def test_what_goes_leaves_nothing_behind_and_going_twice_changes_nothing(lab_host: Host, play: Play) -> None:
     before = _snapshot(lab_host)
     assert play().returncode == 0

@@ -166,6 +166,40 @@ def test_a_secret_is_never_repeated(app: Path) -> None:
     assert "hunter2" not in refused.value.message
 
 
+def test_secrets_travel_as_one_text_and_arrive_as_they_were(app: Path) -> None:
+    options = _checked(app, env={"DEBUG": "1", "PASSWORD": "hunter2"}, installer_env={"A": "b"})
+    sent = app_options.sealed(options)
+    assert not set(app_options.SECRETS) & set(sent)
+    assert app_options.unsealed(sent) == options
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hidden"),
+    [
+        ("DEBUG", "1", False),
+        ("WEB_CONCURRENCY", "2", False),
+        ("LANG", "C.UTF-8", False),
+        ("DJANGO_SETTINGS_MODULE", "config.settings", False),
+        ("REPOSITORY", "data/pages", False),
+        ("API", "https://api.example.org/v1", False),
+        ("SECRET_KEY", "correct-horse-battery", True),
+        ("API_TOKEN", "tokenwithoutdigits", True),
+        ("PASSWORD", "hunter2", True),
+        ("STRIPE", "sk_live_51H8x+9/kQ==", True),
+        ("DATABASE_URL", "postgres://shop:hunter2@db/shop", True),
+    ],
+)
+def test_only_what_is_a_secret_is_looked_for_in_messages(
+    app: Path, name: str, value: str, hidden: bool
+) -> None:
+    assert (value in app_options.hidden_texts(_checked(app, env={name: value}))) is hidden
+
+
+def test_the_password_of_an_address_is_hidden_by_itself_too(app: Path) -> None:
+    options = _checked(app, env={"DATABASE_URL": "postgres://shop:hunter2@db/shop"})
+    assert "hunter2" in app_options.hidden_texts(options)
+
+
 def test_a_relative_path_is_looked_for_beside_the_inventory_then_the_playbook(
     app: Path, tmp_path: Path
 ) -> None:
