@@ -257,6 +257,12 @@ options:
         its settings count where O(settings) says nothing.
     type: str
     default: ""
+  start_timeout:
+    description:
+      - Seconds until a new release that is not ready counts as failed. V(0) allows 30 s and five times
+        what its workers take to boot.
+    type: int
+    default: 0
   keep_releases:
     description:
       - How many releases stay to go back to.

@@ -69,6 +69,7 @@ APP_OPTIONS = {
         },
     },
     "config_file": {"type": "str", "default": ""},
+    "start_timeout": {"type": "int", "default": 0},
     "keep_releases": {"type": "int", "default": 3},
     "keep_data": {"type": "bool", "default": False},
     "prefix": {"type": "str", "default": ""},
@@ -104,6 +105,8 @@ def spec_of(options: dict, source: dict, **more: object) -> dict:
         spec["keep_data"] = options["keep_data"]
         return spec
     spec.update({key: options[key] for key in _SAME if options[key] not in ("", [], {}, None)})
+    if options["start_timeout"]:
+        spec["start_timeout"] = options["start_timeout"]
     spec["source"] = source
     spec["health_path"] = options["health_path"]
     spec["settings"] = chosen_settings(options)

@@ -110,6 +110,12 @@ def test_memory_cpus_and_database_are_settings_of_the_plan(app: Path) -> None:
     }
 
 
+def test_a_slow_app_is_given_the_time_that_was_said_and_a_default_is_no_choice(app: Path) -> None:
+    slow = app_options.spec_of(_checked(app, start_timeout=300), {"type": "requirement", "requirement": "a"})
+    assert Spec.from_mapping(slow).start_timeout == 300
+    assert "start_timeout" not in app_options.spec_of(_checked(app), {})
+
+
 def test_an_app_that_goes_needs_nothing_but_its_name() -> None:
     options = checked_options({"name": "shop", "state": "absent"}, {})
     spec = Spec.from_mapping(app_options.spec_of(options, {}))
@@ -141,6 +147,7 @@ def test_where_it_listens_is_read_by_farrier_itself(app: Path) -> None:
         ({"requirements": "req.txt"}, "gunicorn_app_requirements: req.txt is not in"),
         ({"bind": "0.0.0.0:99999"}, "gunicorn_app_bind: given '0.0.0.0:99999'"),
         ({"name": "Bad Name"}, "gunicorn_app_name: given 'Bad Name'"),
+        ({"start_timeout": -1}, "gunicorn_app_start_timeout: given -1; allowed: "),
         ({"user": "root"}, "gunicorn_app_user: given 'root'"),
         ({"build_commands": [""]}, "gunicorn_app_build_commands: "),
         ({"env": {"a-b": "1"}}, "gunicorn_app_env.a-b: "),
