@@ -5,9 +5,12 @@ from __future__ import annotations
 import http.client
 import os
 import socket
+import ssl
 import threading
 import time
 from pathlib import Path
+
+import pytest
 
 from .conftest import TERM, Serve, Site
 from .test_endings import until_taken
@@ -15,16 +18,20 @@ from .test_endings import until_taken
 GEVENT = {"WORKERS": "1", "WORKER_CLASS": "gevent"}
 
 
-def kept(site: Site) -> socket.socket:
+def kept(site: Site, tls: bool = False) -> socket.socket:
     """A connection with one answered request, kept alive."""
     client = socket.create_connection(site.address, timeout=10)
+    if tls:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        client = context.wrap_socket(client)
     client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert b"keep-alive" in answer(client).lower()
+    assert answer(client) == b"200 keep-alive one"
     return client
 
 
 def answer(client: socket.socket) -> bytes:
-    """One response with the body ``one`` or its own content length."""
+    """Status, Connection and body of one response."""
     found = http.client.HTTPResponse(client)
     found.begin()
     return f"{found.status} {found.getheader('Connection')} ".encode() + found.read()
@@ -84,37 +91,43 @@ def test_a_loop_that_hangs_is_named_with_its_stack_and_those_that_wait(serve: Se
         client.close()
 
 
-def test_a_stop_keeps_idle_connections_for_the_linger_and_no_longer(serve: Serve) -> None:
-    site = serve(**GEVENT, GRACEFUL_TIMEOUT="30")
-    idle, fresh, asks = kept(site), socket.create_connection(site.address, timeout=10), kept(site)
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_stop_tells_idle_from_half_arrived(
+    serve: Serve, certificate: tuple[str, str], tmp_path: Path, tls: bool
+) -> None:
+    """Idle connections have the linger and no more; a request that began to arrive has the grace."""
+    (tmp_path / "wsgi_app.py").write_text(
+        (tmp_path / "wsgi_app.py").read_text()
+        + "whole = app\n"
+        + "def app(environ, start_response):\n"
+        + "    if environ['PATH_INFO'] != '/unread':\n        return whole(environ, start_response)\n"
+        + "    start_response('200 OK', [('Content-Length', '0')])\n    return []\n"
+    )
+    arguments = ("--certfile", certificate[0], "--keyfile", certificate[1]) if tls else ()
+    site = serve("wsgi_app:app", *arguments, **GEVENT, GRACEFUL_TIMEOUT="20")
+    idle, unread, asks, head, body = (kept(site, tls) for _ in range(5))
+    fresh = socket.create_connection(site.address, timeout=10)  # with TLS: in the middle of the handshake
+    unread.sendall(b"POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300_000)
+    assert answer(unread) == b"200 keep-alive "
+    head.sendall(b"GET / HTTP/1.1\r\nHo")
+    body.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nha")
     began = time.monotonic()
     site.signal(TERM)
     site.event("stopping")
     time.sleep(0.5)  # the client's think time, within the linger
     asks.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer(asks) == b"200 close one"
-    assert site.wait() == 0
+    assert idle.recv(100) == b""
     assert 2.5 < time.monotonic() - began < 8
-    assert idle.recv(100) == fresh.recv(100) == asks.recv(100) == b""
-    for client in (idle, fresh, asks):
-        client.close()
-
-
-def test_a_request_that_is_still_arriving_after_the_linger_is_answered(serve: Serve) -> None:
-    site = serve(**GEVENT, GRACEFUL_TIMEOUT="30")
-    head, body = kept(site), kept(site)
-    head.sendall(b"GET / HTTP/1.1\r\nHo")
-    body.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nha")
-    site.signal(TERM)
-    site.event("stopping")
-    time.sleep(4)  # longer than the linger
+    assert fresh.recv(100) == unread.recv(100) == asks.recv(100) == b""
     head.sendall(b"st: x\r\n\r\n")
     body.sendall(b"lf")
     assert answer(head) == b"200 close one"
     assert answer(body) == b"200 close half"
     assert site.wait() == 0
-    head.close()
-    body.close()
+    assert not [line for line in site.lines if '"severity": "ERROR"' in line]
+    for client in (idle, unread, asks, head, body, fresh):
+        client.close()
 
 
 def test_what_is_not_done_within_the_grace_is_ended_with_its_finally(serve: Serve, tmp_path: Path) -> None:
@@ -156,5 +169,5 @@ def test_under_plain_gunicorn_it_serves_and_drains(serve: Serve, tmp_path: Path)
     site.line("Handling signal: term")
     client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer(client) in (b"200 close one", b"200 keep-alive one")
-    assert site.wait() == 0
     client.close()
+    assert site.wait() == 0

@@ -25,7 +25,7 @@ from farrier.serve.workers.base import FarrierWorker
 from farrier.serve.workers.room import LINGER
 
 if TYPE_CHECKING:
-    from farrier.serve.workers.greenlets import Acceptor, Connection
+    from farrier.serve.workers.greenlets import Connection
 
 if find_spec("gevent") is None:
     raise ImportError("worker_class gevent needs the package gevent: add it to the app's requirements")
@@ -41,7 +41,7 @@ class GeventWorker(FarrierWorker, AsyncWorker):
 
     worker_connections: int
     sockets: list[Any]
-    acceptor: Acceptor
+    acceptor: Any = None
     health: HealthMiddleware
     quick = False
     _tls: Any = None
@@ -113,24 +113,38 @@ class GeventWorker(FarrierWorker, AsyncWorker):
     def handle_request(self, listener_name: Any, req: Any, client: Any, addr: Any) -> Any:
         from gevent import GreenletExit
 
-        with self._in_hand(req, client.connection):
-            try:
-                return super().handle_request(listener_name, req, client, addr)
-            except GreenletExit:
-                # Not done within the grace: see _drain().
-                raise StopIteration from None
+        try:
+            with self._in_hand(req, client.connection):
+                found = super().handle_request(listener_name, req, client, addr)
+            if self.cfg.keepalive:
+                self._discard(req)
+            return found
+        except GreenletExit:
+            # Not done within the grace: see _drain().
+            raise StopIteration from None
+        finally:
+            client.connection.end()
+
+    def _discard(self, req: Any) -> None:
+        """A body that the app left unread, here already, so that it is not taken for another request."""
+        with self.timeout_ctx():
+            while not getattr(req.body, "failed", False) and req.body.read(8192):
+                pass
 
     def handle_http2(self, listener: Any, client: Any, addr: Any, **more: Any) -> None:
         client.connection.frames = True
         super().handle_http2(listener, client, addr, **more)
 
     def handle_http2_request(self, listener_name: Any, req: Any, client: Any, addr: Any, h2: Any) -> None:
-        with self._in_hand(req, client.connection):
-            super().handle_http2_request(listener_name, req, client, addr, h2)
+        try:
+            with self._in_hand(req, client.connection):
+                super().handle_http2_request(listener_name, req, client, addr, h2)
+        finally:
+            client.connection.end()
 
     @contextlib.contextmanager
     def _in_hand(self, req: Any, connection: Connection) -> Iterator[None]:
-        connection.begin()
+        connection.begin(f"{req.method} {req.uri}")
         token = self.take_up(req.method, req.uri)
         # Whether it is alive must be answered by a full worker too.
         turn = contextlib.nullcontext() if req.path in self.health.answers else self._turns
@@ -139,7 +153,6 @@ class GeventWorker(FarrierWorker, AsyncWorker):
                 yield
         finally:
             self.put_down(token)
-            connection.end()
             self.acceptor.resume()
 
     # --- the end ----------------------------------------------------------------------------------
@@ -156,10 +169,9 @@ class GeventWorker(FarrierWorker, AsyncWorker):
             os._exit(1)
 
     def stacks(self) -> str:
-        """For the diagnosis: greenlets first, then the threads, whose innermost call is what hangs."""
-        from gevent.util import format_run_info
-
-        waiting = "\n".join(format_run_info(thread_stacks=False))
+        """For the diagnosis: requests that wait, then the threads, whose innermost call is what hangs."""
+        connections = self.acceptor.connections if self.acceptor is not None else ()
+        waiting = "\n".join(filter(None, (one.stack() for one in connections)))
         return f"{waiting[: diagnosis.MOST_TEXT // 2]}\n{diagnosis.stacks()}"
 
     def _drain(self) -> None:

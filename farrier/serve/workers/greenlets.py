@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import socket
 import ssl
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import gevent
 import gevent.socket
 import gevent.ssl
+from gevent import monkey
+from gunicorn.http.errors import NoMoreData
 
 from farrier.serve.workers.room import AT_ONCE, OUT_OF_FILES, Room, room
 
 #: Seconds that a client may take to agree on TLS, as in asyncio.
 HANDSHAKE = 60.0
+
+#: The standard library's, whatever is patched.
+PlainSocket: Any = monkey.get_original("socket", "socket")
 
 
 class Connection:
@@ -30,6 +36,7 @@ class Connection:
         self.greenlet: Any = None
         self.busy = False
         """A request of it is in hand."""
+        self.doing = ""
         self.heard = False
         """Bytes came since its last request: another one has begun to arrive."""
         self.answered = 0
@@ -37,13 +44,18 @@ class Connection:
         """It speaks HTTP/2, where bytes need not be a request."""
         self.response: Any = None
 
+    def stack(self) -> str | None:
+        """Where its request waits; None for one that runs at this moment, which the thread's stack shows."""
+        frame = self.greenlet.gr_frame if self.busy else None
+        return None if frame is None else f"{self.doing}:\n{''.join(traceback.format_stack(frame))}"
+
     @property
     def idle(self) -> bool:
         """No request is in hand and none has begun to arrive."""
         return not self.busy and (self.frames or not self.heard)
 
-    def begin(self) -> None:
-        self.busy = True
+    def begin(self, doing: str) -> None:
+        self.busy, self.doing = True, doing
 
     def end(self) -> None:
         self.busy = self.heard = False
@@ -57,19 +69,38 @@ class Connection:
             response.force_close()
 
     def hang_up(self) -> None:
-        """Read no more. What has arrived is still read and answered, so that no request is lost to this."""
+        """End it, if it is idle still when gevent's hub comes to it, between two greenlets."""
+        gevent.get_hub().loop.run_callback(self._hang_up)
+
+    def _hang_up(self) -> None:
+        if self.idle and not self._has_bytes() and not self.greenlet.dead:
+            # Where it waits for a request, as if the client had left.
+            self.greenlet.throw(NoMoreData())
+
+    def _has_bytes(self) -> bool:
+        """Whether something arrived that its greenlet has not read yet, if only that the client left."""
         try:
-            # Not the TLS socket's own shutdown(), which forgets its keys.
-            gevent.socket.socket.shutdown(self.client, socket.SHUT_RD)
+            raw = PlainSocket(fileno=self.client.fileno())
+        except (OSError, ValueError):
+            return True
+        try:
+            raw.setblocking(False)
+            raw.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
         except OSError:
-            # The client was quicker.
-            return
+            return True
+        finally:
+            raw.detach()
+        return True
 
     def secure(self, context: Any) -> None:
         """The TLS handshake. Raises OSError when the client does not speak TLS, or not in time."""
-        with gevent.Timeout(HANDSHAKE, TimeoutError("no TLS handshake")):
-            self.client = context.wrap_socket(self.client, server_side=True)
+        # In two steps, so that hang_up() finds the socket on which the handshake waits.
+        self.client = context.wrap_socket(self.client, server_side=True, do_handshake_on_connect=False)
         self.client.connection = self
+        with gevent.Timeout(HANDSHAKE, TimeoutError("no TLS handshake")):
+            self.client.do_handshake()
 
 
 class Plain(gevent.socket.socket):
@@ -197,6 +228,8 @@ class Acceptor:
 
     def _hand_over(self, accepted: socket.socket, listener: socket.socket, address: Any) -> None:
         client = Plain(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+        # Whatever the app's socket.setdefaulttimeout() says.
+        client.settimeout(None)
         if client.family != socket.AF_UNIX:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(client)
