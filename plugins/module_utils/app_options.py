@@ -152,7 +152,12 @@ def _line_in_variables(line: str, options: dict) -> str:
     written_there = key.startswith("settings.") and key.partition(".")[2] in options["settings"]
     variable = key if written_there else _WRITTEN.get(key, key)
     # Where the host will keep the setting is no news to the person who wrote it elsewhere.
-    return f"{options['prefix']}{variable}: {rest.removeprefix('settings.json: ')}"
+    told = rest.removeprefix("settings.json: ")
+    if variable != key:
+        # Nor is the name that it has there.
+        inner = re.escape(key.partition(".")[2])
+        told = re.sub(rf"^{inner}=(.*?): {inner} must", r"given \1: it must", told)
+    return f"{options['prefix']}{variable}: {told}"
 
 
 def sealed(options: dict) -> dict:

@@ -11,6 +11,7 @@ from ansible.errors import AnsibleActionFail
 from ansible_collections.farrier.web.farrier.release.spec import KEYS, Spec
 from ansible_collections.farrier.web.plugins.doc_fragments.app import ModuleDocFragment
 from ansible_collections.farrier.web.plugins.module_utils import app_options
+from ansible_collections.farrier.web.plugins.plugin_utils import app_source
 from ansible_collections.farrier.web.plugins.plugin_utils.app_source import checked_options, listen_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -137,9 +138,18 @@ def test_where_it_listens_is_read_by_farrier_itself(app: Path) -> None:
         ({"settings": {"workers": 0}}, "gunicorn_app_settings.workers: workers=0"),
         ({"settings": {"worker_class": "eventlet"}}, "gunicorn_app_settings.worker_class: "),
         ({"settings": {"worker_clas": "sync"}}, "gunicorn_app_settings.worker_clas: "),
-        ({"memory": "lots"}, "gunicorn_app_memory: "),
-        ({"cpus": "many"}, "gunicorn_app_cpus: "),
-        ({"database": {"max_connections": -1}}, "gunicorn_app_database.max_connections: "),
+        ({"settings": "workers=3"}, "gunicorn_app_settings: given a text; allowed: a mapping, such as {work"),
+        ({"env": "PASSWORD=hunter2"}, "gunicorn_app_env: given a text; allowed: a mapping, such as {NAME: v"),
+        ({"memory": "lots"}, "gunicorn_app_memory: given lots: it must be a size, such as 512MiB"),
+        ({"memory": 300}, "gunicorn_app_memory: given 300, which is 300 bytes; write the unit, such as 300M"),
+        ({"cpus": "many"}, "gunicorn_app_cpus: given many: it must be a number of CPUs"),
+        (
+            {"database": {"max_connections": -1}},
+            "gunicorn_app_database.max_connections: given -1: it must be a whole number",
+        ),
+        ({"python": 3.1}, "gunicorn_app_python: given 3.1; allowed: 3.10 or newer, and quoted: "),
+        ({"name": "root"}, "gunicorn_app_name: given 'root'; allowed: any name but "),
+        ({"name": "farrier"}, "gunicorn_app_name: given 'farrier'; allowed: any name but "),
         ({"path": "/nowhere"}, "gunicorn_app_path: /nowhere does not exist"),
         ({"path": "", "requirement": "not valid"}, "gunicorn_app_requirement: given 'not valid'"),
         ({"requirement": "shop"}, "gunicorn_app_path: path and requirement are given"),
@@ -165,6 +175,29 @@ def test_each_wrong_value_is_one_line_that_names_the_variable(
         _checked(app, **given)
     assert refused.value.message.startswith(told)
     assert "\n" not in refused.value.message
+
+
+def test_a_mistyped_variable_is_told_with_the_one_that_was_meant(app: Path) -> None:
+    whole = {"name": "shop", "app": "main:app", "path": str(app), "prefix": PREFIX}
+    known = {f"{PREFIX}{name}": "" for name in (*OPTIONS, "result", "preflight") if name != "prefix"}
+    checked_options(whole, {**known, "apps": [], "gunicorn_apps": []})
+    with pytest.raises(AnsibleActionFail) as refused:
+        checked_options(whole, {**known, "gunicorn_app_setings": {}})
+    assert refused.value.message == (
+        "gunicorn_app_setings: the role has no such variable; did you mean gunicorn_app_settings?"
+    )
+    # A role of somebody else's may have variables of its own beside the ones that it hands on.
+    checked_options({**whole, "prefix": "shop_"}, {"shop_setings": {}})
+
+
+def test_what_the_role_registers_is_no_mistake() -> None:
+    tasks = [task for path in (ROLE / "tasks").glob("*.yml") for task in _yaml(path)]
+    registered = {task["register"] for task in tasks if "register" in task}
+    assert registered and registered <= {f"{PREFIX}{name}" for name in app_source.REGISTERED}
+
+
+def test_json_is_taken_for_a_mapping(app: Path) -> None:
+    assert _checked(app, settings='{"workers": 3}')["settings"] == {"workers": 3}
 
 
 def test_a_secret_is_never_repeated(app: Path) -> None:
