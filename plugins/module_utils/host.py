@@ -6,16 +6,23 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
+import pwd
 import shutil
 import socket
 import subprocess
 from pathlib import Path
 
+OS_RELEASE = "/etc/os-release"
 MIN_PYTHON = (3, 10)
 #: MiB that a first release takes: a venv of a small framework is 30 to 90, wheels and source as much.
 MIN_FREE_MIB = 250
 MIN_FREE_INODES = 20_000
+#: VERSION_IDs of Debian on which the role's tests run. Children of Debian may do, and are not tried.
+SEEN_DEBIANS = ("12", "13")
+#: Groups whose members Debian lets become root.
+ROOT_GROUPS = ("sudo", "root", "docker", "lxd", "disk", "shadow")
 UNIT_FOLDERS = (
     "/etc/systemd/system",
     "/run/systemd/system",
@@ -29,21 +36,18 @@ class Refused(Exception):
 
 
 def check_platform() -> None:
-    """Debian or a child of it, booted with systemd."""
+    """A Debian that farrier was seen to work on, booted with systemd."""
     release = _os_release()
-    family = {release.get("ID", ""), *release.get("ID_LIKE", "").split()}
-    if "debian" not in family:
-        found = release.get("PRETTY_NAME", "an unknown system")
-        raise Refused(
-            f"this host runs {found}; farrier.web knows Debian (tested on 12 and 13) and its children"
-        )
+    if release.get("ID") != "debian" or release.get("VERSION_ID") not in SEEN_DEBIANS:
+        found = release.get("PRETTY_NAME") or release.get("ID") or "a system that does not say its name"
+        raise Refused(f"this host runs {found}; farrier.web takes Debian {' or '.join(SEEN_DEBIANS)} only")
     if not Path("/run/systemd/system").is_dir():
         raise Refused("this host was not booted with systemd, which runs the app: use a host that was")
 
 
 def _os_release() -> dict[str, str]:
     try:
-        lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
+        lines = Path(OS_RELEASE).read_text(encoding="utf-8").splitlines()
     except OSError:
         return {}
     pairs = (line.partition("=") for line in lines if "=" in line)
@@ -95,6 +99,28 @@ def check_root(name: str, root: str, prefix: str) -> None:
     own = {"state.json", "releases", "shared", "lost+found"}
     if place.is_dir() and any(place.iterdir()) and not own & {entry.name for entry in place.iterdir()}:
         raise Refused(f"{prefix}root: {place} holds something else; choose an empty or a new folder")
+
+
+def power_of(user: str) -> str:
+    """How a user who exists on this host may become root; empty if not at all, as far as groups say."""
+    try:
+        account = pwd.getpwnam(user)
+    except KeyError:
+        return ""
+    own = [
+        group.gr_name for group in grp.getgrall() if user in group.gr_mem or group.gr_gid == account.pw_gid
+    ]
+    groups = [name for name in ROOT_GROUPS if name in own]
+    return f"is in the group {groups[0]}" if groups else _sudo_of(user)
+
+
+def _sudo_of(user: str) -> str:
+    """A line of its own in sudo's files."""
+    for path in (Path("/etc/sudoers"), *Path("/etc/sudoers.d").glob("*")):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if any(line.split()[:1] == [user] for line in path.read_text(encoding="utf-8").splitlines()):
+                return f"may use sudo ({path})"
+    return ""
 
 
 def check_disk(root: str, prefix: str) -> None:

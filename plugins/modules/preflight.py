@@ -93,6 +93,7 @@ from ansible_collections.farrier.web.plugins.module_utils.host import (
     check_units,
     missing_packages,
     needed_packages,
+    power_of,
 )
 
 
@@ -121,6 +122,18 @@ def plan_for(options, prefix):
     return budget.to_dict(), made
 
 
+def doubts(options):
+    """What a person should know and is free to want: one line each."""
+    user = options["user"] or options["name"]
+    how = power_of(user) if options["state"] == "present" else ""
+    if not how:
+        return []
+    return [
+        f"{options['prefix']}user: {user} {how}: whoever breaks into the app may become root; "
+        f"leave {options['prefix']}user empty for a user of the app's own"
+    ]
+
+
 def look(options):
     """Everything that is refused here, in the order in which a person would mend it."""
     prefix = options["prefix"]
@@ -145,7 +158,10 @@ def main():
     if os.geteuid() != 0:
         module.fail_json(msg="farrier.web needs root on the host: set become: true")
     try:
-        module.exit_json(changed=False, **look(module.params))
+        found = look(module.params)
+        for doubt in doubts(module.params):
+            module.warn(doubt)
+        module.exit_json(changed=False, **found)
     except Refused as refused:
         module.fail_json(msg=str(refused))
 

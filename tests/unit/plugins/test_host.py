@@ -102,3 +102,28 @@ def test_only_packages_that_are_not_installed_are_missing() -> None:
 def test_git_and_ssh_are_wanted_only_where_they_are_used(repo: str, packages: list[str]) -> None:
     wanted = host.needed_packages({"git_repo": repo, "system_packages": ["libpq5"]})
     assert wanted == ["python3-venv", "ca-certificates", *packages, "libpq5"]
+
+
+@pytest.mark.parametrize(
+    ("told", "refused"),
+    [
+        ('ID=debian\nVERSION_ID="11"\nPRETTY_NAME="Debian GNU/Linux 11 (bullseye)"', "Debian GNU/Linux 11"),
+        ('ID=debian\nPRETTY_NAME="Debian GNU/Linux forky/sid"', "Debian GNU/Linux forky/sid"),
+        ('ID=ubuntu\nID_LIKE=debian\nVERSION_ID="24.04"\nPRETTY_NAME="Ubuntu 24.04"', "Ubuntu 24.04"),
+        ("ID=void", "void"),
+        ("", "a system that does not say its name"),
+    ],
+)
+def test_a_system_that_was_not_tried_is_refused_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, refused: str
+) -> None:
+    (tmp_path / "os-release").write_text(told)
+    monkeypatch.setattr(host, "OS_RELEASE", str(tmp_path / "os-release"))
+    with pytest.raises(host.Refused, match=f"^this host runs {refused}.*; farrier.web takes Debian 12 or 13"):
+        host.check_platform()
+
+
+def test_a_user_who_may_become_root_is_told_from_one_who_may_not() -> None:
+    assert host.power_of("root") == "is in the group root"
+    assert host.power_of("nobody") == ""
+    assert host.power_of("no-such-user") == ""
