@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import queue
 import signal
 import socket
 import sys
@@ -35,6 +36,8 @@ WATCHFUL = 0.05
 BOOT_LIMIT = 60.0
 #: Seconds after ``graceful_timeout`` until a worker that did not end is killed.
 OVERDUE = 2.0
+#: Seconds after ``graceful_timeout`` in which a stopping worker may say what it leaves undone.
+LAST_WORDS = 0.5
 #: Deaths before the first readiness that end it all: something is wrong that another try does not mend.
 HOPELESS = 5
 #: Seconds between two tries after a worker failed to boot; doubled each time, up to the last.
@@ -232,6 +235,24 @@ class FarrierArbiter(Arbiter):
                 raise HaltServer(str(error), WORKER_BOOT_ERROR) from error
             events.emit(self.log, "error", "spawn_failed", f"no new worker: {error}")
             self._back_off()
+
+    def murder_workers(self) -> None:
+        """End those that serve and give no sign of life: ABRT, so that they say why, then KILL.
+
+        One that was asked to end has ``graceful_timeout`` instead, see _kill_overdue().
+        """
+        if not self.timeout:
+            return
+        for worker in list(self.WORKERS.values()):
+            if worker.retired and not worker.aborted:
+                continue
+            try:
+                silent = time.monotonic() - worker.tmp.last_update()
+            except (OSError, ValueError):
+                continue
+            if silent > self.timeout:
+                self.kill_worker(worker.pid, signal.SIGKILL if worker.aborted else signal.SIGABRT)
+                worker.aborted = True
 
     def _kill_overdue(self) -> None:
         limit = time.monotonic() - self.cfg.graceful_timeout - OVERDUE
@@ -485,6 +506,7 @@ class FarrierArbiter(Arbiter):
         began = time.monotonic()
         self._stats["reloads"] += 1
         self.phase = "reloading"
+        events.emit(self.log, "info", "reloading", "reloading: a replacement first, then one by one")
         self.notifier.reloading()
         self.write_state()
         before = _Before(self.cfg, self.num_workers, list(self.LISTENERS))
@@ -634,6 +656,10 @@ class FarrierArbiter(Arbiter):
     def _say_count(self) -> None:
         self.log.info("%s by signal, until the number itself is changed", _workers(self.num_workers))
 
+    def handle_usr1(self) -> None:
+        super().handle_usr1()
+        events.emit(self.log, "info", "log_reopened", "log files are opened anew")
+
     def handle_usr2(self) -> None:
         """A second master beside this one; not where systemd owns the sockets and tracks this pid."""
         if self.systemd:
@@ -659,13 +685,52 @@ class FarrierArbiter(Arbiter):
     # --- the end --------------------------------------------------------------------------------
 
     def stop(self, graceful: bool = True) -> None:
+        """Workers end by themselves within ``graceful_timeout``; of the others the log says what they had."""
         if self.phase != "stopping":
             self.phase = "stopping"
             self.notifier.stopping()
             self.write_state()
             how = "gracefully" if graceful else "at once"
             events.emit(self.log, "info", "stopping", f"stopping {how}", workers=len(self.WORKERS))
-        super().stop(graceful)
+        # A second master goes on with the same sockets, and systemd's are not ours to remove.
+        alone = self.reexec_pid == self.master_pid == 0
+        sock.close_sockets(self.LISTENERS, alone and not self.systemd and not self.cfg.reuse_port)
+        self.LISTENERS = []
+        self._end_children(signal.SIGTERM if graceful else signal.SIGQUIT)
+        deadline = time.monotonic() + self.cfg.graceful_timeout + LAST_WORDS
+        while self._children_left(deadline):
+            if graceful and self._hurried():
+                graceful = False
+                self._end_children(signal.SIGQUIT)
+                deadline = min(deadline, time.monotonic() + OVERDUE)
+        self._end_children(signal.SIGKILL)
+        deadline = time.monotonic() + OVERDUE
+        while self._children_left(deadline):
+            pass
+
+    def _end_children(self, number: int) -> None:
+        self.kill_workers(number)
+        if self.dirty_arbiter_pid:
+            self.kill_dirty_arbiter(number)
+
+    def _children_left(self, deadline: float) -> bool:
+        """Bury those that have ended, and wait a moment for the others; False when none is left, or late."""
+        self.notifier.watchdog()
+        self.reap_workers()
+        self.reap_dirty_arbiter()
+        if not (self.WORKERS or self.dirty_arbiter_pid) or time.monotonic() >= deadline:
+            return False
+        time.sleep(WATCHFUL)
+        return True
+
+    def _hurried(self) -> bool:
+        """Whether INT or QUIT came while a graceful stop waits."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if self.SIG_QUEUE.get_nowait() in (signal.SIGINT, signal.SIGQUIT):
+                    events.emit(self.log, "info", "stopping", "stopping at once", workers=len(self.WORKERS))
+                    return True
+        return False
 
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         """One line that says why, then Gunicorn's end without its own two."""

@@ -50,15 +50,18 @@ def describe(worker: Any, status: int, memory_kill: bool) -> Ending:
         return ending("killed for memory", "error", "the kernel killed it at the memory limit")
     if getattr(worker, "retired", None):
         late = number == signal.SIGKILL
-        severity = "warning" if late else "info"
+        cut = slot.in_hand if slot is not None else 0
         how = f"not done within {worker.cfg.graceful_timeout} s" if late else "as asked"
-        return ending("stopped", severity, how)
+        if cut:
+            how += f", with {cut} request{'s' if cut > 1 else ''} in hand"
+        return ending("stopped", "warning" if late or cut else "info", how)
     if number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
         return ending("stopped", "info", f"by {name} from outside")
     if code in (WORKER_BOOT_ERROR, APP_LOAD_ERROR) and not proven:
         return ending("failed to boot", "error", note or "the app could not be loaded")
+    how = f"by {name}" if name else f"exit status {code}"
     if not proven and code != 0:
-        return ending("failed to boot", "error", note or f"it died before it was ready ({name or code})")
+        return ending("failed to boot", "error", note or f"it died before it was ready ({how})")
     if slot is not None and slot.ending == RECYCLED:
         return ending("recycled", "info", f"after {slot.requests} requests")
     if slot is not None and slot.ending == CODE_CHANGED:

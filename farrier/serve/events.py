@@ -22,6 +22,10 @@ SEVERITIES = {
 }
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
+#: What is logged at ``warning`` too, the level of the plans that keep quiet: a few lines in a site's life,
+#: and the first that anybody looks for. ``error`` and ``critical`` hide them.
+ALWAYS = frozenset(("starting", "listening", "ready", "reloading", "reloaded", "stopping", "stopped"))
+
 #: The attribute of a log record that carries an event's fields.
 FIELDS = "farrier"
 
@@ -29,8 +33,13 @@ FIELDS = "farrier"
 def emit(log: Any, severity: str, event: str, message: str, **fields: Any) -> None:
     """Log one event through a Gunicorn logger (ours, or a person's own, which shows the message)."""
     present = {name: value for name, value in fields.items() if value is not None}
+    level, extra = LEVELS[severity], {FIELDS: {"event": event, **present}}
+    logger = getattr(log, "error_log", None)
+    if event in ALWAYS and logger is not None and level < logger.getEffectiveLevel() <= logging.WARNING:
+        logger.handle(logger.makeRecord(logger.name, level, "", 0, "%s", (message,), None, extra=extra))
+        return
     # %-formatting would trip over a path with a percent sign: the message goes in as an argument.
-    log.log(LEVELS[severity], "%s", message, extra={FIELDS: {"event": event, **present}})
+    log.log(level, "%s", message, extra=extra)
 
 
 def timestamp(seconds: float) -> str:

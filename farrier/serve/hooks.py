@@ -131,7 +131,7 @@ def child_exit(server: Any, worker: Any) -> None:
         fields.update(exit_code=ending.exit_code, signal=ending.signal)
     if slot is not None:
         fields.update(requests=slot.requests)
-        if reason in ("timed out", "killed for memory", "crashed"):
+        if reason in ("timed out", "killed for memory", "crashed") or severity == "warning":
             fields.update(in_hand=slot.in_hand, last_request=slot.doing or None)
     text = f"worker {worker.pid} {reason}" + (f": {detail}" if detail else "")
     events.emit(server.log, severity, "worker_ended", text, reason=reason, **fields)

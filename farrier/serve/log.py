@@ -24,6 +24,24 @@ def wants_json() -> bool:
     return os.environ.get("ENVIRONMENT") != "development" and not sys.stderr.isatty()
 
 
+#: How lines of Gunicorn begin for which farrier has an event: ``debug`` shows them still.
+SAID_BY_EVENTS = (
+    "Starting gunicorn",
+    "Listening at",
+    "Using worker",
+    "Handling signal",
+    "Hang up",
+    "Booting worker",
+    "Worker exiting",
+    "Worker reloading",
+    "Autorestarting worker",
+)
+
+
+class Aborted(SystemExit):
+    """Ends a worker that timed out, through whatever the app is in the middle of."""
+
+
 class Logger(GunicornLogger):
     """``logger_class`` of every plan. Files, syslog and ``logconfig`` work as Gunicorn has them."""
 
@@ -40,6 +58,15 @@ class Logger(GunicornLogger):
         self.structured_access = self.json and cfg.access_log_format == DEFAULT_ACCESS_FORMAT
         if self.structured_access:
             self._format(self.access_log, formatter)
+
+    def info(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        said = isinstance(msg, str) and msg.startswith(SAID_BY_EVENTS)
+        (self.error_log.debug if said else self.error_log.info)(msg, *args, **kwargs)
+
+    def exception(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        """Gunicorn calls the end of a worker that timed out an error of the request."""
+        if not isinstance(sys.exc_info()[1], Aborted):
+            self.error_log.exception(msg, *args, **kwargs)
 
     def _format(self, log: logging.Logger, formatter: logging.Formatter) -> None:
         for handler in log.handlers:

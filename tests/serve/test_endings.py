@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import CLASSES, TERM, Serve, Site, app_of
+from .conftest import CLASSES, HUP, TERM, Serve, Site, app_of
 
 
 def ask_in_background(site: Site, path: str) -> threading.Thread:
@@ -168,3 +169,44 @@ def test_a_kill_for_memory_is_told_from_a_crash(serve: Serve, tmp_path: Path) ->
         site.stop()
     finally:
         group.rmdir()
+
+
+@pytest.mark.parametrize("worker_class", ["sync", "gthread", "asgi", "uvicorn"])
+def test_a_request_that_a_stop_cuts_is_named(serve: Serve, worker_class: str) -> None:
+    site = serve(
+        app_of(worker_class),
+        WORKERS="1",
+        WORKER_CLASS=worker_class,
+        GRACEFUL_TIMEOUT="1",
+        LOG_LEVEL="warning",
+    )
+    connection = site.connection()
+    connection.request("GET", "/slow?20")
+    until_taken(connection.sock)
+    site.signal(TERM)
+    assert site.wait() == 0
+    connection.close()
+    said = [one for one in site.events if one["event"] in ("worker_ended", "requests_cut")]
+    assert "GET /slow?20" in json.dumps(said)
+    assert {one["severity"] for one in said} == {"WARNING"}
+
+
+@pytest.mark.parametrize("worker_class", ["sync", "gthread"])
+def test_a_worker_that_drains_has_the_grace_not_the_timeout(serve: Serve, worker_class: str) -> None:
+    """Exchanged by HUP with a request in hand that is longer than ``timeout``."""
+    site = serve(
+        WORKERS="1", WORKER_CLASS=worker_class, THREADS="2" if worker_class == "gthread" else "1",
+        WORKER_TIMEOUT="2", GRACEFUL_TIMEOUT="20",
+    )  # fmt: skip
+    connection = site.connection()
+    connection.request("GET", "/slow?4")
+    until_taken(connection.sock)
+    if worker_class == "sync":
+        site.signal(TERM)
+    else:
+        site.signal(HUP)
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (200, b"one")
+    connection.close()
+    assert site.event("worker_ended")["reason"] == "stopped"
+    assert not any(one["event"] == "worker_timeout" for one in site.events)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
-from .conftest import CLASSES, Serve, app_of
+from .conftest import CLASSES, HUP, Serve, app_of
 
 
 def access_lines(path: Path, count: int) -> list[dict[str, object]]:
@@ -97,3 +98,67 @@ def test_an_edit_in_development_is_served(serve: Serve, tmp_path: Path, worker_c
     app.write_text("def oops(:\n")
     site.event("boot_failed")
     assert site.get()[0] == 500
+
+
+def test_each_step_of_a_life_is_one_line(serve: Serve) -> None:
+    """And at the level of the quiet plans nothing but these."""
+    site = serve(WORKERS="1", WORKER_CLASS="sync", LOG_LEVEL="warning")
+    site.signal(HUP)
+    site.event("reloaded")
+    site.stop()
+    said = [json.loads(line).get("event") for line in site.lines]
+    assert said == ["starting", "listening", "ready", "reloading", "reloaded", "stopping", "stopped"]
+    site = serve(WORKERS="1", WORKER_CLASS="sync")
+    site.signal(HUP)
+    site.event("reloaded")
+    site.stop()
+    said = [json.loads(line).get("event") for line in site.lines]
+    assert None not in said
+    assert sorted(said) == sorted(
+        ["starting", "listening", "ready", "reloading", "reloaded", "stopping", "stopped"]
+        + ["worker_booted", "worker_ended"] * 2
+    )
+
+
+def test_a_stricter_level_of_ones_own_hides_them(serve: Serve) -> None:
+    site = serve(wait=None, WORKERS="1", LOG_LEVEL="error")
+    site_ready(serve)
+    site.stop()
+    assert site.lines == []
+
+
+def site_ready(serve: Serve) -> None:
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        try:
+            if serve.state()["ready"]:
+                return
+        except (OSError, ValueError):
+            pass
+        time.sleep(0.02)
+    raise AssertionError("it was never ready")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_timeout_of_a_sync_worker_is_no_error_of_the_request(
+    serve: Serve, tmp_path: Path, streaming: bool
+) -> None:
+    (tmp_path / "wsgi_app.py").write_text(
+        "import time\ndef app(environ, start_response):\n"
+        + ("    start_response('200 OK', [])\n    yield b'x'\n" if streaming else "")
+        + "    time.sleep(60)\n"
+    )
+    path = tmp_path / "access.log"
+    site = serve(
+        "wsgi_app:app", "--access-logfile", str(path), WORKERS="1", WORKER_CLASS="sync", WORKER_TIMEOUT="1"
+    )
+    connection = site.connection()
+    connection.request("GET", "/")
+    answer = connection.getresponse()
+    assert answer.status == (200 if streaming else 500)
+    connection.close()
+    assert site.event("worker_ended")["reason"] == "timed out"
+    assert "Error handling request" not in site.text and "WORKER TIMEOUT" not in site.text
+    site.stop()
+    if not streaming:
+        assert path.read_text() == ""

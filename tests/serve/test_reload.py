@@ -131,7 +131,7 @@ def test_a_stop_during_a_reload_is_obeyed(serve: Serve, tmp_path: Path) -> None:
     app = tmp_path / "wsgi_app.py"
     app.write_text("import time; time.sleep(30)\n" + app.read_text())
     site.signal(HUP)
-    site.line("Hang up")
+    site.event("reloading")
     began = time.monotonic()
     site.process.terminate()
     assert site.wait() == 0

@@ -125,6 +125,4 @@ class ASGIWorker(LoopWorker, GunicornASGIWorker):
             self.cfg.graceful_timeout,
         )
         if not done and not self.quick:
-            self.log.warning(
-                "%d requests were not done within %s s", len(self.connections), self.cfg.graceful_timeout
-            )
+            self.say_cut()

@@ -9,13 +9,16 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from gunicorn import util
+
 from farrier.errors import FarrierError
 from farrier.health.checks import Check, Outcome, checks_in_force, run_checks
 from farrier.health.wsgi import HealthMiddleware
-from farrier.serve import apps, events
+from farrier.serve import apps, diagnosis, events
 from farrier.serve.board import BOOTED, READY, Slot
 from farrier.serve.config import slow_request
 from farrier.serve.endings import WORKER_BOOT_ERROR
+from farrier.serve.log import Aborted
 
 #: Seconds that a worker of an app that was ready before waits for its checks before it serves anyway:
 #: an answer that says what is wrong is better than none.
@@ -193,6 +196,14 @@ class FarrierWorker:
             self._posted = now
             self.slot.requests = self.served
 
+    def say_cut(self) -> None:
+        """Name the requests that ``graceful_timeout`` ends."""
+        found = diagnosis.requests_in_hand(self)
+        message = (
+            f"worker {self.pid}: {len(self.in_hand)} requests not done within {self.cfg.graceful_timeout} s"
+        )
+        events.emit(self.log, "warning", "requests_cut", message, worker=self.pid, requests_in_hand=found)
+
     # --- the end --------------------------------------------------------------------------------
 
     def handle_abort(self, sig: int, frame: Any) -> None:
@@ -200,7 +211,15 @@ class FarrierWorker:
         self.alive = False
         with contextlib.suppress(Exception):
             self.cfg.worker_abort(self)
-        raise SystemExit(1)
+        raise Aborted(1)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """As Gunicorn's; of an abort the client hears, and the log has heard already."""
+        if isinstance(exc, Aborted):
+            with contextlib.suppress(OSError):
+                util.write_error(client, 500, "Internal Server Error", "")
+            return
+        super().handle_error(req, client, addr, exc)  # type: ignore[misc]
 
 
 @contextlib.contextmanager

@@ -100,7 +100,7 @@ class Server(uvicorn.Server):
             graceful,
         )
         if self.connections and not self.worker.quick:
-            self.worker.log.warning("%d requests were not done within %s s", len(self.connections), graceful)
+            self.worker.say_cut()
 
     def close_idle(self) -> None:
         for connection in [one for one in self.connections if one not in self._asked]:
