@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from . import constants
-from .database import worker_count_in_deploy
+from .database import threads_most, worker_count_in_deploy
 from .fields import Field
 from .strategy import Fit, Problem, most_workers
 from .timing import STOPPERS, proxy_idle
@@ -87,23 +87,33 @@ def _database(problem: Problem, one: Fit, fields: Mapping[str, Field]) -> Iterat
         return
     count = worker_count_in_deploy(one.strategy, one.workers)
     each = _whole(fields, "db_pool_size") + _whole(fields, "db_max_overflow")
-    if problem.workload.framework == "django" and problem.worker_class == "gthread":
+    if problem.threads_keep_connections:
         each = max(each, one.slots)
     if count * each > connections.usable:
         yield (
             f"{count} workers in a deploy by {one.strategy} x {each} connections = {count * each}, more than "
             f"{connections.sentence()}: raise database_max_connections or put a pooler between"
         )
-    elif one.workers < problem.wish.workers and not connections.given and _held_back(problem, one):
+    elif problem.worker_class == "gthread" and each < problem.connections_for(one.slots):
+        most = counted(threads_most(problem.workload.framework, each), "thread")
         yield (
-            f"a database of {connections.maximum} connections, which is assumed, holds back "
-            f"{problem.wish.workers - one.workers} of {problem.wish.workers} workers: set "
+            f"{one.slots} threads of a worker share {counted(each, 'database connection')} and wait for each "
+            f"other: allowed is up to {most}"
+        )
+    cut = " and ".join(_cut_by_database(problem, one))
+    if cut and not connections.given:
+        yield (
+            f"assumed PostgreSQL's {connections.maximum} connections, which cut {cut}: set "
             "database_max_connections, or uses_database to false"
         )
 
 
-def _held_back(problem: Problem, one: Fit) -> bool:
-    return most_workers(problem, one.footprint, by_memory=False) <= one.workers
+def _cut_by_database(problem: Problem, one: Fit) -> Iterator[str]:
+    wanted = problem.wish.workers
+    if one.workers < wanted and most_workers(problem, one.footprint, by_memory=False) <= one.workers:
+        yield f"{wanted} workers to {one.workers}"
+    if problem.slots_by_database(one.strategy, one.workers) <= one.slots < problem.wish.slots:
+        yield f"{problem.wish.slots} threads to {one.slots}"
 
 
 def _cloud_run(problem: Problem, fields: Mapping[str, Field]) -> Iterator[str]:

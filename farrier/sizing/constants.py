@@ -97,6 +97,10 @@ CPU-bound: one a CPU (more only queue inside the machine: 88-96 req/s in every m
 WORKERS_AT_LEAST = {"io": 2, "mixed": 2, "async": 2, "cpu": 1}
 """Two, so that one answers while the other is stuck or replaced."""
 
+WORKERS_PER_CPU_AT_LEAST = 1.0
+"""Where threads share too few database connections, workers give way down to this, then threads do. The same
+connections serve as many threads either way, and fewer workers take less memory. First estimate."""
+
 ASYNC_WORKERS_PER_CPU = 1.5
 ASYNC_WORKERS_AT_LEAST = 3
 ASYNC_WORKERS_MANY = 12
@@ -187,6 +191,11 @@ DATABASE_RESERVED_CONNECTIONS = 3
 """PostgreSQL's defaults: max_connections and superuser_reserved_connections."""
 DATABASE_SPARE_CONNECTIONS = 2
 """For migrations, a console, a backup."""
+THREADS_A_CONNECTION = 4
+CONNECTIONS_WITH_THREADS = 2
+"""Threads of a worker that may share one of its database connections, and the least connections of a worker
+with threads: beyond that requests wait for a connection (SQLAlchemy's pool gives up after 30 s). First
+estimate: a request holds its connection for a quarter of its time."""
 POOL_AT_MOST = 20
 """Connections a worker: beyond that they wait for each other in the database (PostgreSQL's own advice is a
 small multiple of its cores)."""
@@ -194,6 +203,7 @@ POOL_ASYNC = 10
 """The same where one event loop takes all requests (asgi, uvicorn, gevent): it has one CPU to put between
 two queries, so more connections would only stand open. First estimate."""
 POOL_LOW_MEMORY = 3
+"""In low memory mode: the database is often on the same host, where each connection is a process."""
 POOL_SHARE = 2 / 3
 """Part of a worker's connections that stays open (pool); the rest is overflow."""
 CONN_MAX_AGE_WSGI = 600

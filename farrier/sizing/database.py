@@ -50,17 +50,37 @@ def worker_count_in_deploy(strategy: str, workers: int) -> int:
     return workers + 1 if strategy == "rolling" else workers
 
 
+def connections_least(worker_class: str, framework: str | None, slots: int) -> int:
+    """Connections below which a worker with so many slots makes its requests wait for one."""
+    if worker_class == "sync":
+        return 1
+    if worker_class != "gthread":
+        return min(slots, constants.CONNECTIONS_WITH_THREADS)
+    if framework == "django":  # each thread keeps a connection of its own
+        return slots
+    shared = math.ceil(slots / constants.THREADS_A_CONNECTION)
+    return min(slots, max(shared, constants.CONNECTIONS_WITH_THREADS))
+
+
+def threads_most(framework: str | None, connections: int) -> int:
+    """The inverse: threads of a worker with so many connections."""
+    if framework == "django" or connections < constants.CONNECTIONS_WITH_THREADS:
+        return connections
+    return connections * constants.THREADS_A_CONNECTION
+
+
 def connections_wanted(
     kind: str, worker_class: str, framework: str | None, slots: int, low_memory: bool
 ) -> int:
     """Connections one worker has use for."""
     if worker_class == "sync":
         return 1
+    if worker_class == "gthread" and framework == "django":
+        return slots  # no pool by default: each thread keeps its own connection
     if low_memory:
         return min(slots, constants.POOL_LOW_MEMORY)
     if worker_class == "gthread":
-        # Django has no pool by default: each thread keeps its own connection
-        return slots if framework == "django" else min(slots, constants.POOL_AT_MOST)
+        return min(slots, constants.POOL_AT_MOST)
     return min(slots, constants.POOL_ASYNC)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import constants
+from .database import Connections
 from .fields import Field
 from .sheet import Sheet
 from .strategy import Fit, Problem, most_workers, workers_before_queue
@@ -28,11 +29,9 @@ def _workers(problem: Problem, one: Fit) -> Answer:
         return one.workers, ask.why, ask.bound_by
     more, connections = one.workers + 1, problem.connections
     if connections and most_workers(problem, one.footprint, by_memory=False) <= one.workers:
-        least = counted(problem.least_connections, "connection")
         return (
             one.workers,
-            f"{ask.workers} wanted ({ask.why}); {more} with {least} each, a deploy included, are too many "
-            f"for {connections.sentence()}",
+            f"{ask.workers} wanted ({ask.why}); {_by_database(problem, one, connections)}",
             "database",
         )
     strategy, slots = one.strategy, ask.slots_at_least
@@ -59,6 +58,23 @@ def _workers(problem: Problem, one: Fit) -> Answer:
     )
 
 
+def _by_database(problem: Problem, one: Fit, connections: Connections) -> str:
+    """Why the database allows no more workers than these."""
+    strategy, more, wanted = one.strategy, one.workers + 1, problem.wish.slots
+    needed = 0
+    if not problem.database_allows(strategy, more):
+        needed = problem.least_connections
+    elif problem.database_allows(strategy, one.workers, wanted):
+        needed = problem.connections_for(wanted)
+    if needed:
+        each = counted(needed, "connection")
+        return f"{more} with {each} each, a deploy included, are too many for {connections.sentence()}"
+    each = counted(connections.each(strategy, one.workers), "connection")
+    return (
+        f"one a CPU, so that the threads of each share {each}, a deploy included, of {connections.sentence()}"
+    )
+
+
 def _threads(problem: Problem, one: Fit) -> Answer:
     if problem.worker_class in LOOP_CLASSES:
         return 1, "an event loop takes its requests in one thread", "worker class"
@@ -76,12 +92,14 @@ def _threads(problem: Problem, one: Fit) -> Answer:
     if not one.fits:
         return one.slots, "the least that makes sense: the memory does not suffice", "memory"
     connections = problem.connections
-    if connections is not None and problem.workload.framework == "django":
+    if connections is not None and problem.slots_by_database(one.strategy, one.workers) <= one.slots:
         each = connections.each(one.strategy, one.workers)
-        if each <= one.slots:
-            left = f"{connections.sentence()}, {each} a worker in a deploy"
-            why = f"each Django thread keeps a connection; {left}"
-            return one.slots, why, "database"
+        rule = f"{constants.THREADS_A_CONNECTION} threads at most share a connection"
+        if problem.threads_keep_connections:
+            rule = "each Django thread keeps a connection"
+        return one.slots, f"{rule}; {connections.sentence()}, {each} a worker in a deploy", "database"
+    if connections and problem.threads_keep_connections and one.slots == constants.POOL_LOW_MEMORY:
+        return one.slots, "each Django thread keeps a connection, and low memory mode keeps few", "memory"
     room = format_bytes(problem.share.target)
     return (
         one.slots,

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from . import constants
 from .budget import Budget
 from .concurrency import Wish, wish
-from .database import Connections, connections_of, connections_wanted, worker_count_in_deploy
+from .database import (
+    Connections,
+    connections_least,
+    connections_of,
+    connections_wanted,
+    threads_most,
+    worker_count_in_deploy,
+)
 from .memory import Footprint, Share, footprint, runtime_of, share_of
 from .settings import Settings
 from .units import SizingError, counted, format_bytes
@@ -74,9 +81,7 @@ class Problem:
             workload.kind, worker_class, cpus, low_memory, development, runtime == "cloudrun" and cpus < 1
         )
         ask = _with_choices(ask, worker_class, settings)
-        least = 1 if worker_class == "sync" else min(2, ask.slots_at_least)
-        if workload.framework == "django" and worker_class == "gthread":
-            least = ask.slots_at_least  # each thread keeps a connection of its own
+        least = connections_least(worker_class, workload.framework, ask.slots_at_least)
         return cls(
             budget,
             workload,
@@ -115,9 +120,35 @@ class Problem:
         )
         return peak <= self.share.target
 
-    def database_allows(self, strategy: str, workers: int) -> bool:
-        """Whether each worker of both generations gets the least number of connections it needs."""
-        return self.connections is None or self.connections.each(strategy, workers) >= self.least_connections
+    def database_allows(self, strategy: str, workers: int, slots: int | None = None) -> bool:
+        """Whether each worker of both generations gets the connections that its slots (least) need."""
+        if self.connections is None:
+            return True
+        needed = self.least_connections if slots is None else self.connections_for(slots)
+        return self.connections.each(strategy, workers) >= needed
+
+    def connections_for(self, slots: int) -> int:
+        """Connections that so many slots of a worker need at least."""
+        return connections_least(self.worker_class, self.workload.framework, slots)
+
+    def slots_by_database(self, strategy: str, workers: int) -> int:
+        """Slots of a worker, up to the wish, that its connections are enough for."""
+        if self.connections is None or self.worker_class != "gthread":
+            return self.wish.slots
+        each = self.connections.each(strategy, workers)
+        return min(self.wish.slots, threads_most(self.workload.framework, each))
+
+    @property
+    def threads_keep_connections(self) -> bool:
+        """Django without a pool: each thread opens a connection and keeps it."""
+        return self.workload.framework == "django" and self.worker_class == "gthread"
+
+    @property
+    def workers_at_least(self) -> int:
+        """Workers for which threads give way where both share too few connections: one a CPU."""
+        per_cpu = constants.WORKERS_PER_CPU_AT_LEAST
+        least = max(math.ceil(per_cpu * self.cpus), constants.WORKERS_AT_LEAST[self.workload.kind])
+        return min(self.wish.workers, least)
 
 
 def is_short_of_memory(budget: Budget, memory: int) -> bool:
@@ -194,7 +225,7 @@ def most_workers(problem: Problem, shape: Footprint, by_memory: bool = True) -> 
     """
     strategies = problem.strategies()
     lossless = [name for name in strategies if name != "queue"]
-    by_database = _largest_for(problem, shape, lossless or ["queue"], problem.wish.workers, by_memory=False)
+    by_database = most_by_database(problem, lossless or ["queue"])
     if not by_memory:
         return max(1, by_database)
     if not lossless:
@@ -211,16 +242,35 @@ def workers_before_queue(problem: Problem, shape: Footprint) -> int:
     return math.ceil(most_workers(problem, shape, by_memory=False) * constants.OVERLAP_WORKERS_SHARE)
 
 
-def _largest_for(
-    problem: Problem, shape: Footprint, strategies: list[str], most: int, by_memory: bool = True
-) -> int:
+def most_by_database(problem: Problem, strategies: list[str]) -> int:
+    """Workers, up to the wish, that the database allows; 0 for none.
+
+    Where threads share a pool, workers give way first, down to one a CPU, then threads. Django's threads each
+    keep a connection, so there is nothing to share: as many workers as the least threads allow.
+    """
+    wish = problem.wish
+
+    def most(slots: int) -> int:
+        return _largest(
+            1,
+            wish.workers,
+            lambda count: any(problem.database_allows(name, count, slots) for name in strategies),
+        )
+
+    least = most(wish.slots_at_least)
+    if problem.worker_class != "gthread" or problem.threads_keep_connections:
+        return least
+    return max(most(wish.slots), min(least, problem.workers_at_least))
+
+
+def _largest_for(problem: Problem, shape: Footprint, strategies: list[str], most: int) -> int:
     """The most workers, up to ``most``, that go with one of the strategies; 0 for none."""
     least = problem.wish.slots_at_least
 
     def enough(workers: int) -> bool:
         return any(
             problem.database_allows(name, workers)
-            and (not by_memory or problem.memory_allows(shape, name, workers, least, True, True))
+            and problem.memory_allows(shape, name, workers, least, True, True)
             for name in strategies
         )
 
@@ -272,11 +322,13 @@ def _most_slots(
     replacement: bool,
     one_off: bool,
 ) -> int:
-    """As many as memory and, where each thread keeps a connection, the database allow."""
-    most = max(least, problem.wish.slots)
-    django_threads = problem.workload.framework == "django" and problem.worker_class == "gthread"
-    if problem.connections is not None and django_threads and not problem.wish.slots_fixed:
-        most = max(least, min(most, problem.connections.each(strategy, workers)))
+    """As many as memory and, for threads, the database allow."""
+    most = problem.wish.slots
+    if not problem.wish.slots_fixed:
+        most = min(most, problem.slots_by_database(strategy, workers))
+        if problem.low_memory and problem.connections and problem.threads_keep_connections:
+            most = min(most, constants.POOL_LOW_MEMORY)
+    most = max(least, most)
 
     def enough(slots: int) -> bool:
         return problem.memory_allows(shape, strategy, workers, slots, replacement, one_off)

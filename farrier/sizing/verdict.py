@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from . import constants
 from .fields import Verdict
-from .strategy import Fit, Problem, fit, most_workers
+from .strategy import Fit, Problem, connections_each, fit, most_workers
 from .units import MIB, counted, format_bytes
 
 
@@ -30,11 +30,22 @@ def level_of(problem: Problem, one: Fit) -> tuple[str, str]:
     if share.deploys_here and one.strategy == "queue" and "strategy" not in problem.settings:
         lacks = "room for" if problem.database_allows("overlap", one.workers) else "connections for"
         return "tight", f"no {lacks} a second release beside the running one, so that a deploy queues"
+    if few := _few_connections(problem, one):
+        return "tight", few
     if not one.one_off_fits:
         return "tight", f"no room for a one-off command ({format_bytes(share.one_off)}) beside the app"
     if "workers" not in problem.settings and not problem.development and _held_back_by_memory(problem, one):
         return "tight", f"memory allows {one.workers} of the {problem.wish.workers} workers it would take"
     return "comfortable", "all that the app would take fits, a deploy included"
+
+
+def _few_connections(problem: Problem, one: Fit) -> str:
+    """Where threads would wait for each other's connections, because no other arrangement was possible."""
+    each = connections_each(problem, one)
+    if problem.connections is None or each >= problem.connections_for(one.slots):
+        return ""
+    share = f"{counted(one.slots, 'thread')} of a worker share {counted(each, 'database connection')}"
+    return f"{share}: from {problem.connections_for(one.slots)} on they would not wait for each other"
 
 
 def _held_back_by_memory(problem: Problem, one: Fit) -> bool:

@@ -183,7 +183,7 @@ def test_preload_of_an_app_that_is_not_safe_is_a_warning() -> None:
 
 
 def test_cloud_runs_own_rules() -> None:
-    one = chosen(memory="1G", cpus=4, runtime="cloudrun")
+    one = chosen(memory="1G", cpus=4, runtime="cloudrun", uses_database=False)
     assert one.warnings == ("Cloud Run wants 2 GiB for 4 CPUs, and there are 1 GiB",)
     below = chosen(memory="512M", cpus=0.5, runtime="cloudrun", cloud_run_concurrency=80)
     assert "settings.json: Cloud Run refuses a concurrency above 1 below one CPU, here 0.5" in below.warnings

@@ -68,7 +68,8 @@ def test_cpu_bound_one_worker_a_cpu_with_few_threads(cpus: int) -> None:
 )
 def test_io_bound_two_to_four_workers_a_cpu(worker_class: str, most: int) -> None:
     for cpus in (1, 2, 4):
-        workers = on("16G", cpus, Workload.profile("io", worker_class)).value("workers")
+        load = Workload.profile("io", worker_class)
+        workers = on("16G", cpus, load, database_max_connections=200).value("workers")
         assert isinstance(workers, int)
         assert 2 * cpus <= workers <= most * cpus
 
@@ -224,6 +225,61 @@ def test_a_deploy_without_a_queue_costs_half_of_the_workers_at_most() -> None:
     assert shapes[2016] == (wanted, "overlap")
 
 
+@pytest.mark.parametrize(
+    ("cpus", "workers", "threads", "connections"),
+    [(1, 2, 32, 20), (2, 4, 32, 11), (4, 5, 32, 9), (8, 8, 20, 5)],
+)
+def test_workers_then_threads_give_way_to_a_database_of_100_connections(
+    cpus: int, workers: int, threads: int, connections: int
+) -> None:
+    one = on("8G", cpus, Workload.profile("io"))
+    pool = int(str(one.value("db_pool_size"))) + int(str(one.value("db_max_overflow")))
+    assert (one.value("workers"), one.value("threads"), pool) == (workers, threads, connections)
+    assert one.verdict.level == "comfortable"
+    told = on("8G", cpus, Workload.profile("io"), database_max_connections=100)
+    assert told.value("workers") == workers
+    assert told.warnings == ()
+    cut = [f"{2 * cpus} workers to {workers}"] * (workers < 2 * cpus)
+    cut += [f"32 threads to {threads}"] * (threads < 32)
+    assert one.warnings == (
+        (
+            f"assumed PostgreSQL's 100 connections, which cut {' and '.join(cut)}: set "
+            "database_max_connections, or uses_database to false",
+        )
+        if cut
+        else ()
+    )
+
+
+def test_djangos_threads_are_cut_to_the_assumed_connections_with_a_warning() -> None:
+    one = on("2G", 2, Workload.profile("io", framework="django"))
+    assert (one.value("workers"), one.value("threads"), one["threads"].bound_by) == (4, 11, "database")
+    assert one.warnings[0].startswith("assumed PostgreSQL's 100 connections, which cut 32 threads to 11:")
+    assert on("2G", 2, Workload.profile("io", framework="django"), uses_database=False).warnings == ()
+
+
+def test_threads_that_wait_for_connections_are_not_comfortable() -> None:
+    one = on("8G", 2, Workload.profile("io"), workers=1, threads=32, database_max_connections=10)
+    assert one.verdict.level == "tight"
+    assert one.warnings == (
+        "32 threads of a worker share 5 database connections and wait for each other: "
+        "allowed is up to 20 threads",
+    )
+    few = on("8G", 2, Workload.profile("io"), db_pool_size=1, db_max_overflow=0)
+    assert few.warnings[0].endswith(
+        "share 1 database connection and wait for each other: allowed is up to 1 thread"
+    )
+
+
+def test_low_memory_mode_keeps_no_more_django_threads_than_connections() -> None:
+    one = on("448M", 1, Workload.profile("io", framework="django"))
+    assert one.value("low_memory_mode") is True
+    assert (one.value("threads"), one.value("db_pool_size"), one.value("db_max_overflow")) == (3, 3, 0)
+    assert (
+        on("448M", 1, Workload.profile("io", framework="django"), uses_database=False).value("threads") == 8
+    )
+
+
 def test_a_queue_for_want_of_connections_says_so() -> None:
     one = on("8G", 1, Workload.profile("io", framework="flask"), database_max_connections=8)
     assert (one.value("workers"), one.value("strategy"), one["strategy"].bound_by) == (1, "queue", "database")
@@ -255,6 +311,6 @@ def test_a_huge_box_is_held_by_the_database_and_says_so() -> None:
     assert one["workers"].bound_by == "database"
     assert one.value("timeout") == 30
     assert any("set database_max_connections" in text for text in one.warnings)
-    told = on("256G", 64, Workload.profile("io"), database_max_connections=2000)
+    told = on("256G", 64, Workload.profile("io"), database_max_connections=2100)
     assert told.value("workers") == 128
     assert told.warnings == ()

@@ -118,6 +118,18 @@ def test_connections_of_a_deploy_stay_within_the_database(grid: list[tuple[str, 
         assert together * each <= maximum, name
         if one.workload.framework == "django" and one.value("worker_class") == "gthread":
             assert together * whole(one, "threads") <= maximum, name
+            assert whole(one, "threads") <= each, name
+
+
+def test_threads_share_few_enough_connections(grid: list[tuple[str, Plan]]) -> None:
+    for name, one in grid:
+        threads = whole(one, "threads")
+        each = whole(one, "db_pool_size") + whole(one, "db_max_overflow")
+        if one.verdict.level == "not viable" or threads == 1 or each == 0:
+            continue
+        assert each >= max(2, threads / 4), name
+        if one.settings.value("database_max_connections") is None and one["threads"].bound_by == "database":
+            assert any("set database_max_connections" in text for text in one.warnings), name
 
 
 def test_times_follow_each_other(grid: list[tuple[str, Plan]]) -> None:
