@@ -19,7 +19,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.farrier.web.farrier.release import layout, runtime
-from ansible_collections.farrier.web.plugins.module_utils.app_options import sealed
+from ansible_collections.farrier.web.plugins.module_utils.app_options import sealed, without_reasons
 from ansible_collections.farrier.web.plugins.plugin_utils.app_source import checked_options
 from ansible_collections.farrier.web.plugins.plugin_utils.archive import SourceError, pack
 
@@ -76,6 +76,9 @@ class ActionModule(ActionBase):
             module_name="farrier.web.app", module_args=arguments, task_vars=task_vars
         )
         self._show_steps(result)
+        if result.get("plan"):
+            self._show_reasons(result["plan"])
+            result["plan"] = without_reasons(result["plan"])
         return result
 
     def _make(self, options: dict[str, Any], workshop: Path) -> tuple[str, list[Parcel]]:
@@ -127,3 +130,8 @@ class ActionModule(ActionBase):
             mark = "changed" if step.get("changed") else "ok"
             detail = step.get("detail") or ""
             display.v(f"{step.get('seconds', 0):6.1f} s  {mark:<7}  {step['name']}  {detail}".rstrip())
+
+    def _show_reasons(self, plan: dict[str, Any]) -> None:
+        """With -vv: each value of the plan, and why it is that."""
+        for name, field in plan.get("fields", {}).items():
+            display.vv(f"{name} = {field['value']}: {field['why']} [{field['bound_by']}]")

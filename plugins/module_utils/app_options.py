@@ -140,9 +140,33 @@ def chosen_settings(options: dict) -> dict:
     return {**options["settings"], **_given(named)}
 
 
+#: What preflight tells of a plan that the release will make anew.
+_SHORT = ("workers", "threads", "worker_class", "preload_app", "strategy", "memory_deploy_peak", "verdict")
+
+
+def in_short(plan: dict) -> dict:
+    """A plan from assumed figures, for Ansible's output."""
+    return {key: plan[key] for key in _SHORT}
+
+
+def without_reasons(plan: dict) -> dict:
+    """A plan's values and verdict, for Ansible's output; the reasons are in plan.json on the host."""
+    return {key: value for key, value in plan.items() if key not in ("fields", "inputs", "schema")}
+
+
 def in_variables(message: str, options: dict) -> str:
     """``bind: ...`` of the spec is ``gunicorn_app_bind: ...`` for the person who wrote it; line by line."""
     return "\n".join(_line_in_variables(line, options) for line in message.splitlines())
+
+
+def warning_in_variables(warning: str, options: dict) -> str:
+    """A warning of the plan, with the names that the person knows."""
+    told = warning.replace("settings.json: ", f"{options['prefix']}settings: ", 1)
+    for key, written in _WRITTEN.items():
+        inner = key.removeprefix("settings.")
+        if inner != key and inner not in options["settings"]:
+            told = re.sub(rf"\b{inner}\b", f"{options['prefix']}{written}", told)
+    return told if told != warning else f"{options['name']}: {warning}"
 
 
 def _line_in_variables(line: str, options: dict) -> str:

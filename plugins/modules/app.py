@@ -97,7 +97,9 @@ release:
   returned: when O(state=present)
   type: str
 plan:
-  description: The plan in force, each field with its reason.
+  description:
+    - The values of the plan in force and its verdict. Its warnings are shown as warnings.
+    - With C(-vv) each value is shown with its reason. C(farrier explain) does so on the host.
   returned: when O(state=present)
   type: dict
 url:
@@ -126,6 +128,7 @@ from ansible_collections.farrier.web.plugins.module_utils.app_options import (
     remote_source,
     spec_of,
     unsealed,
+    warning_in_variables,
 )
 from ansible_collections.farrier.web.plugins.module_utils.uploads import (
     deploy_under_way,
@@ -226,6 +229,8 @@ def main():
         module.fail_json(
             msg=in_variables(answer.get("msg", "it failed and said nothing"), module.params), **kept
         )
+    for warning in (answer.get("plan") or {}).get("warnings", []):
+        module.warn(warning_in_variables(warning, module.params))
     module.exit_json(**{key: value for key, value in answer.items() if key not in ("failed", "msg")})
 
 

@@ -63,8 +63,8 @@ budget:
     memory_source: /sys/fs/cgroup/memory.max
 plan:
   description:
-    - The plan from assumed figures, each field with its reason under C(fields).
-      The release measures the app and plans again.
+    - The plan from assumed figures, in short. The release measures the app and plans again, and
+      M(farrier.web.app) answers with the plan in force.
   returned: when O(state=present)
   type: dict
 missing_packages:
@@ -82,6 +82,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.farrier.web.plugins.module_utils.app_options import (
     APP_OPTIONS,
     chosen_settings,
+    in_short,
 )
 from ansible_collections.farrier.web.plugins.module_utils.host import (
     Refused,
@@ -148,7 +149,7 @@ def look(options):
     check_port(options["name"], options["listen"], prefix)
     budget, made = plan_for(options, prefix)
     missing = missing_packages(needed_packages(options))
-    return {"budget": budget, "plan": made, "missing_packages": missing}
+    return {"budget": budget, "plan": in_short(made), "missing_packages": missing}
 
 
 def main():

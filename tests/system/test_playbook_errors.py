@@ -185,6 +185,16 @@ def test_a_release_that_fails_leaves_the_one_that_serves(lab_host: Host, play: P
     assert lab_host.run(["python3", "-c", fetch]).stdout.strip() == "hello"
 
 
+def test_the_plan_is_printed_once_and_its_warnings_are_shown(play: Play) -> None:
+    done = play("site", "-v", gunicorn_app_settings={"timeout": 0})
+    told = done.stdout + done.stderr
+    assert done.returncode == 0, told
+    assert told.count("graceful_timeout") == 1 and "bound_by" not in told
+    assert re.search(r"\[WARNING\]: gunicorn_app_settings: timeout 0 never ends", told), told
+    reasons = play("site", "-vv", gunicorn_app_settings={"timeout": 0}).stdout
+    assert re.search(r"^workers = \d+: .* \[\w", reasons, re.MULTILINE), reasons
+
+
 SECRET = "vEry-s3cret/value+of=mine"
 
 

@@ -10,6 +10,7 @@ import yaml
 from ansible.errors import AnsibleActionFail
 from ansible_collections.farrier.web.farrier.release.spec import KEYS, Spec
 from ansible_collections.farrier.web.plugins.doc_fragments.app import ModuleDocFragment
+from ansible_collections.farrier.web.plugins.filter.plan import FilterModule
 from ansible_collections.farrier.web.plugins.module_utils import app_options
 from ansible_collections.farrier.web.plugins.plugin_utils import app_source
 from ansible_collections.farrier.web.plugins.plugin_utils.app_source import checked_options, listen_of
@@ -115,6 +116,24 @@ def test_a_slow_app_is_given_the_time_that_was_said_and_a_default_is_no_choice(a
     slow = app_options.spec_of(_checked(app, start_timeout=300), {"type": "requirement", "requirement": "a"})
     assert Spec.from_mapping(slow).start_timeout == 300
     assert "start_timeout" not in app_options.spec_of(_checked(app), {})
+
+
+def test_a_warning_speaks_of_the_variables_that_were_written(app: Path) -> None:
+    options = _checked(app, database={"max_connections": 8})
+    told = app_options.warning_in_variables("raise database_max_connections", options)
+    assert told == "raise gunicorn_app_database.max_connections"
+    told = app_options.warning_in_variables("settings.json: timeout 0 never ends a worker", options)
+    assert told == "gunicorn_app_settings: timeout 0 never ends a worker"
+    assert app_options.warning_in_variables("two CPUs", options) == "shop: two CPUs"
+
+
+def test_what_ansible_prints_of_a_plan_is_its_values_and_its_verdict() -> None:
+    plan = FilterModule().filters()["plan"]("1GiB")
+    printed = app_options.without_reasons(plan)
+    assert set(plan) - set(printed) == {"fields", "inputs", "schema"}
+    short = app_options.in_short(plan)
+    assert short["verdict"]["level"] == "comfortable" and short["workers"] == plan["workers"]
+    assert len(repr(short)) < 700
 
 
 def test_an_app_that_goes_needs_nothing_but_its_name() -> None:
