@@ -147,7 +147,7 @@ def test_what_is_not_done_within_the_grace_is_ended_with_its_finally(serve: Serv
     assert client.recv(100) == b""
     site.event("worker_ended", worker=worker)
     assert (tmp_path / "tidied").exists()
-    assert "1 requests were not done within 1 s" in site.text
+    assert site.event("requests_cut")["requests_in_hand"][0]["request"] == "GET /long"
     client.close()
 
 
@@ -166,8 +166,8 @@ def test_under_plain_gunicorn_it_serves_and_drains(serve: Serve, tmp_path: Path)
     site = serve("wsgi_app:app", "-c", str(conf), command=("-m", "gunicorn"), wait="worker_booted", **GEVENT)
     client = kept(site)
     site.signal(TERM)
-    site.line("Handling signal: term")
+    time.sleep(0.3)  # within the linger; Gunicorn's own master says nothing to wait for
     client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert answer(client) in (b"200 close one", b"200 keep-alive one")
+    assert answer(client) == b"200 close one"
     client.close()
     assert site.wait() == 0

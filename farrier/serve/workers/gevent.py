@@ -196,7 +196,8 @@ class GeventWorker(FarrierWorker, AsyncWorker):
             self.notify()
             gevent.sleep(0.02)
         if connections and not self.quick:
-            self.log.warning("%d requests were not done within %s s", len(connections), graceful)
+            if self.in_hand:
+                self.say_cut()
             # So that the app's own finally blocks run.
             gevent.killall([one.greenlet for one in connections if one.busy], timeout=1)
 
