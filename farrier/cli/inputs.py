@@ -70,8 +70,7 @@ def read_inputs(args: argparse.Namespace) -> tuple[Budget, Workload, Settings]:
         settings = Settings.merged(wanted, settings)
     if not args.no_environment:
         settings = Settings.merged(settings, Settings.from_environ(os.environ))
-    if args.workload is not None and args.workload not in KINDS:
-        raise FarrierError(f"--workload {args.workload}: must be one of {', '.join(KINDS)}")
+    _check_app(args)
     setting = settings.get("worker_class")
     worker_class = str(setting.value) if setting is not None else None
     workload = Workload.profile(
@@ -80,19 +79,44 @@ def read_inputs(args: argparse.Namespace) -> tuple[Budget, Workload, Settings]:
     return read_machine(args), workload, settings
 
 
-def read_machine(args: argparse.Namespace) -> Budget:
-    """The budget that was given; what was not given comes from this machine."""
-    from farrier.sizing import Budget, parse_bytes, parse_cpus, read_budget
+def _check_app(args: argparse.Namespace) -> None:
+    """Raises FarrierError that names the option by which the app was described wrongly."""
+    from farrier.sizing.workload import FRAMEWORKS
+
+    for option, given, allowed in (
+        ("--workload", args.workload, KINDS),
+        ("--framework", args.framework, FRAMEWORKS),
+    ):
+        if given is not None and given not in allowed:
+            raise FarrierError(f"{option} {given}: must be one of {', '.join(allowed)}")
+    if args.app_memory is not None:
+        _size("--app-memory", args.app_memory)
+
+
+def _size(option: str, given: str) -> int:
+    """Bytes above 0. Raises FarrierError that names the option."""
+    from farrier.sizing import parse_bytes
     from farrier.sizing.units import SizingError
 
-    memory = cpus = None
     try:
-        option = f"--memory {args.memory}"
-        memory = None if args.memory is None else parse_bytes(args.memory)
-        option = f"--cpus {args.cpus}"
+        size = parse_bytes(given)
+    except SizingError as error:
+        raise FarrierError(f"{option} {given}: {error}") from None
+    if size <= 0:
+        raise FarrierError(f"{option} {given}: must be a size above 0, such as 512MiB")
+    return size
+
+
+def read_machine(args: argparse.Namespace) -> Budget:
+    """The budget that was given; what was not given comes from this machine."""
+    from farrier.sizing import Budget, parse_cpus, read_budget
+    from farrier.sizing.units import SizingError
+
+    memory = None if args.memory is None else _size("--memory", args.memory)
+    try:
         cpus = None if args.cpus is None else parse_cpus(args.cpus)
     except SizingError as error:
-        raise FarrierError(f"{option}: {error}") from None
+        raise FarrierError(f"--cpus {args.cpus}: {error}") from None
     if memory is not None and cpus is not None:
         return Budget.given(memory, cpus)
     here = read_budget()
