@@ -9,7 +9,7 @@ from .database import threads_most, worker_count_in_deploy
 from .fields import Field
 from .strategy import Fit, Problem, most_workers
 from .timing import STOPPERS, proxy_idle
-from .units import counted, format_bytes, format_cpus
+from .units import counted, format_bytes
 from .workload import LOOP_CLASSES
 
 
@@ -55,6 +55,12 @@ def _times(problem: Problem, fields: Mapping[str, Field]) -> Iterator[str]:
             f"{STOPPERS.get(problem.runtime, problem.runtime)} kills, so running requests are cut: "
             f"allowed is up to {max(1, stop - constants.STOP_MARGIN)} s"
         )
+    silent = _whole(fields, "timeout")
+    if "graceful_timeout" in problem.settings and problem.worker_class == "sync" and 0 < silent < graceful:
+        yield (
+            f"{fields['graceful_timeout'].source}: graceful_timeout {graceful} s is longer than timeout "
+            f"{silent} s, after which a sync worker is ended with its request: allowed is up to {silent} s"
+        )
     idle = proxy_idle(problem)
     if "keepalive" in problem.settings and _whole(fields, "keepalive") <= idle:
         yield (
@@ -77,7 +83,7 @@ def _concurrency(problem: Problem, one: Fit) -> Iterator[str]:
     if workers and problem.workload.kind == "cpu" and one.workers > 2 * max(1.0, problem.cpus):
         yield (
             f"{workers.source}: {one.workers} CPU-bound workers wait for each other on "
-            f"{format_cpus(problem.cpus)} CPUs"
+            f"{counted(problem.cpus, 'CPU')}"
         )
 
 
@@ -91,7 +97,8 @@ def _database(problem: Problem, one: Fit, fields: Mapping[str, Field]) -> Iterat
         each = max(each, one.slots)
     if count * each > connections.usable:
         yield (
-            f"{count} workers in a deploy by {one.strategy} x {each} connections = {count * each}, more than "
+            f"{counted(count, 'worker')} in a deploy by {one.strategy} x {counted(each, 'connection')} = "
+            f"{count * each}, more than "
             f"{connections.sentence()}: raise database_max_connections or put a pooler between"
         )
     elif problem.worker_class == "gthread" and each < problem.connections_for(one.slots):
@@ -119,11 +126,11 @@ def _cut_by_database(problem: Problem, one: Fit) -> Iterator[str]:
 def _cloud_run(problem: Problem, fields: Mapping[str, Field]) -> Iterator[str]:
     if problem.runtime != "cloudrun":
         return
-    cpus, there = format_cpus(problem.cpus), format_bytes(problem.share.memory)
+    cpus, there = counted(problem.cpus, "CPU"), format_bytes(problem.share.memory)
     for least, memory in constants.CLOUD_RUN_MEMORY_FOR_CPUS:
         if problem.cpus >= least:
             if problem.share.memory < memory:
-                yield f"Cloud Run wants {format_bytes(memory)} for {cpus} CPUs, and there are {there}"
+                yield f"Cloud Run wants {format_bytes(memory)} for {cpus}, and there are {there}"
             break
     if problem.cpus < 1 and _whole(fields, "cloud_run_concurrency") > 1:
         source = fields["cloud_run_concurrency"].source

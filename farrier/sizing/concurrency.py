@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from . import constants
-from .units import format_cpus
+from .units import counted, format_cpus
 from .workload import LOOP_CLASSES
 
 
@@ -46,7 +46,7 @@ def wish(
 
 
 def _workers(kind: str, worker_class: str, cpus: float) -> tuple[int, str, str]:
-    shown = f"{format_cpus(cpus)} CPU{'' if cpus == 1 else 's'}"
+    shown = counted(cpus, "CPU")
     if kind == "async":
         return _async_workers(cpus, shown)
     per_cpu = constants.WORKERS_PER_CPU.get((kind, worker_class), 1.0)

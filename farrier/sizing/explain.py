@@ -56,7 +56,7 @@ def render_plan(plan: Plan, width: int = 100) -> str:
 
 def _head(plan: Plan, width: int) -> list[str]:
     verdict, budget = plan.verdict, plan.budget
-    there = f"{format_bytes(budget.memory_bytes)}, {format_cpus(budget.cpus)} CPU"
+    there = f"{format_bytes(budget.memory_bytes)}, {counted(budget.cpus, 'CPU')}"
     if verdict.level == "not viable":
         title = f"NOT VIABLE on {there}"
     else:
@@ -124,7 +124,7 @@ CHANGES = {
 def explain(plan: Plan, name: str) -> str:
     """One number: the arithmetic, its inputs, what bound it, and what would change it. Raises KeyError."""
     field = plan[name]
-    unit = "" if field.unit in ("", "bytes", "s") else f" {field.unit}"
+    unit = "" if field.unit in ("", "bytes", "s") else f" {_singular(field.unit, field.value)}"
     lines = [f"{name} = {shown(name, field.value)}{unit}", ""]
     lines += wrap(f"Why: {field.why}.", SCREEN)
     change = CHANGES.get(field.bound_by, "another {name}").format(name=name, source=field.source)
@@ -132,6 +132,15 @@ def explain(plan: Plan, name: str) -> str:
     lines += ["", "From:", *_labelled(_inputs(plan, name)), "", "What if:"]
     lines += _labelled(_other_sizes(plan, name)) or ["  half or twice the memory or CPUs would not change it"]
     return "\n".join(lines)
+
+
+def _singular(unit: str, value: object) -> str:
+    """``process`` for 1, ``thread a worker``; the units as they are for any other number."""
+    if value != 1:
+        return unit
+    noun, *rest = unit.split(" ")
+    noun = "process" if noun == "processes" else noun.removesuffix("s")
+    return " ".join((noun, *rest))
 
 
 def _labelled(rows: list[tuple[str, str]]) -> list[str]:
@@ -154,7 +163,7 @@ def _other_sizes(plan: Plan, name: str) -> list[tuple[str, str]]:
         )
     for factor in (0.5, 2.0):
         cpus = budget.cpus * factor
-        rows.append((f"{format_cpus(cpus)} CPU{'' if cpus == 1 else 's'}", replace(budget, cpus=cpus)))
+        rows.append((counted(cpus, "CPU"), replace(budget, cpus=cpus)))
     found = []
     for label, other in rows:
         value = make_plan(other, plan.workload, plan.settings).value(name)

@@ -74,7 +74,10 @@ def _candidate(one: Fit, available: int) -> tuple[int, str]:
 def _maximum(sheet: Sheet, expected: int, available: int) -> int:
     most = int(expected * constants.MEMORY_MAX_FACTOR)
     if most <= available:
-        why = f"{constants.MEMORY_MAX_FACTOR:g} x {format_bytes(expected)}: room for error, none for a leak"
+        why = (
+            f"{constants.MEMORY_MAX_FACTOR:g} x the {format_bytes(expected)} expected: an estimate may be "
+            "wrong, and a leak is ended before it takes the machine's memory"
+        )
         return int(str(sheet.add("memory_max", most, why, "practice")))
     why = f"all there is: {sheet.problem.share.sentence()}"
     return int(str(sheet.add("memory_max", available, why, "memory")))

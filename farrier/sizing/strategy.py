@@ -371,7 +371,8 @@ def strategy_reason(problem: Problem, one: Fit) -> tuple[str, str, str]:
         both = format_bytes(one.footprint.deploy("overlap", one.workers, one.slots))
         return one.strategy, f"old and new release together take {both} of {target}", "memory"
     if problem.connections is not None and not problem.database_allows("overlap", one.workers):
-        needs = f"{worker_count_in_deploy('overlap', one.workers)} workers x {problem.least_connections}"
+        both = counted(worker_count_in_deploy("overlap", one.workers), "worker")
+        needs = f"{both} x {problem.least_connections}"
         return (
             one.strategy,
             f"both releases at once would need {needs} of {problem.connections.usable} connections",

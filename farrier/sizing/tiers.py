@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from .budget import Budget
 from .plan import Plan, plan
 from .settings import Settings
-from .units import format_bytes, format_cpus
+from .units import counted, format_bytes
 from .workload import Workload
 
 MACHINES = (("256M", 1), ("512M", 1), ("1G", 1), ("2G", 2), ("4G", 4), ("8G", 8), ("32G", 16))
@@ -58,7 +58,7 @@ def _row(one: Plan) -> tuple[str, ...]:
     )
     requests, jitter = one.value("max_requests"), one.value("max_requests_jitter")
     return (
-        f"{format_bytes(one.budget.memory_bytes)}, {format_cpus(one.budget.cpus)} CPU",
+        f"{format_bytes(one.budget.memory_bytes)}, {counted(one.budget.cpus, 'CPU')}",
         str(one.value("workers")),
         f"x {slots}",
         "yes" if one.value("preload_app") else "no",

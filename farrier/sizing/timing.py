@@ -6,12 +6,19 @@ import math
 
 from . import constants
 from .strategy import Fit, Problem, most_workers
-from .units import format_cpus
+from .units import counted
 
 Answer = tuple[int, str, str]
 """(value, why, bound_by)"""
 
 STOPPERS = {"docker": "docker stop", "cloudrun": "Cloud Run", "kubernetes": "Kubernetes"}
+
+ENDS = "it ends a loop that is stuck, not a request that waits for ever"
+ENDS_BY_CLASS = {
+    "sync": "it ends a request that takes longer, with its worker",
+    "gthread": "it ends a worker that is stuck, not a request that hangs in a thread",
+}
+"""What Gunicorn's timeout ends: it counts signs of life, and threads and loops give them in a request too."""
 
 
 def pressure(problem: Problem, one: Fit) -> str:
@@ -33,18 +40,20 @@ def timeout(problem: Problem, one: Fit) -> Answer:
     """Seconds a worker may stay silent."""
     seconds, why, bound_by = {
         "ease": (constants.TIMEOUT_AT_EASE, "memory is at ease: Gunicorn's default", "practice"),
-        "tight": (constants.TIMEOUT_TIGHT, "memory is tight, and reclaim slows requests down", "memory"),
-        "low": (constants.TIMEOUT_LOW_MEMORY, "memory is short, and swapping slows requests down", "memory"),
+        "tight": (constants.TIMEOUT_TIGHT, "memory is tight, and reclaim slows workers down", "memory"),
+        "low": (constants.TIMEOUT_LOW_MEMORY, "memory is short, and swapping slows workers down", "memory"),
     }[pressure(problem, one)]
     boot = boot_seconds(problem, one.workers)
     needed = math.ceil(constants.TIMEOUT_BOOTS * boot)
+    ends = ENDS_BY_CLASS.get(problem.worker_class, ENDS)
     if needed <= seconds:
-        return seconds, why, bound_by
+        return seconds, f"{why}; {ends}", bound_by
+    workers, boots = counted(one.workers, "worker"), "boots" if one.workers == 1 else "boot"
     why = (
-        f"{one.workers} workers boot in {boot:.0f} s on {format_cpus(problem.cpus)} CPUs and are silent "
-        f"meanwhile: {constants.TIMEOUT_BOOTS} times that"
+        f"{workers} {boots} in {boot:.0f} s on {counted(problem.cpus, 'CPU')}, silent meanwhile: "
+        f"{constants.TIMEOUT_BOOTS} times that"
     )
-    return needed, why, "boot time"
+    return needed, f"{why}; {ends}", "boot time"
 
 
 def stop_timeout(problem: Problem, graceful: int) -> Answer:
@@ -73,7 +82,10 @@ def graceful_timeout(problem: Problem, timeout_seconds: int) -> Answer:
             "stop timeout",
         )
     if ease < constants.GRACEFUL_AT_MOST:
-        return ease, f"a request may take {ease} s (timeout)", "timeout"
+        why = f"no longer than a worker may be silent: {ease} s (timeout)"
+        if problem.worker_class == "sync":
+            why = f"a request may take {ease} s (timeout)"
+        return ease, why, "timeout"
     return ease, f"after {ease} s a client counts a request as failed, waiting longer saves none", "practice"
 
 

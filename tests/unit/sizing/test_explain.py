@@ -42,6 +42,16 @@ def test_verdict_and_warnings_come_first() -> None:
     assert "minimum" in fine and "recommended" in fine
 
 
+def test_one_is_singular() -> None:
+    one = plan(Budget.given("512M", 1), Workload.profile("cpu", "sync", boot_seconds=50))
+    assert explain(one, "workers").startswith("workers = 1 process\n")
+    assert explain(one, "threads").startswith("threads = 1 thread a worker\n")
+    assert one["timeout"].why.startswith("1 worker boots in 50 s on 1 CPU, silent meanwhile: 3 times that")
+    assert " on 512 MiB, 2 CPUs for" in render_plan(
+        plan(Budget.given("512M", 2), Workload.profile("io")), 100
+    )
+
+
 def test_a_choice_is_marked_with_where_it_was_made() -> None:
     one = plan(Budget.given("1G", 1), Workload.profile("io"), Settings.from_environ({"WORKERS": "3"}))
     row = next(line for line in render_plan(one, 200).splitlines() if line.startswith(" workers "))

@@ -95,6 +95,38 @@ def test_graceful_beyond_the_kill_is_a_warning() -> None:
     assert chosen(graceful_timeout=30).warnings == ()
 
 
+def test_graceful_beyond_the_timeout_of_a_sync_worker_is_a_warning() -> None:
+    sync = Workload.profile("io", "sync")
+    assert chosen(sync, graceful_timeout=50, timeout=40).warnings == (
+        "settings.json: graceful_timeout 50 s is longer than timeout 40 s, after which a sync worker is "
+        "ended with its request: allowed is up to 40 s",
+    )
+    assert chosen(sync, graceful_timeout=40, timeout=40).warnings == ()
+    assert chosen(graceful_timeout=50, timeout=40).warnings == ()  # gthread: its loop gives a sign of life
+
+
+@pytest.mark.parametrize(
+    ("worker_class", "ends", "graceful"),
+    [
+        ("sync", "it ends a request that takes longer, with its worker", "a request may take 20 s (timeout)"),
+        (
+            "gthread",
+            "it ends a worker that is stuck, not a request that hangs in a thread",
+            "no longer than a worker may be silent: 20 s (timeout)",
+        ),
+        (
+            "asgi",
+            "it ends a loop that is stuck, not a request that waits for ever",
+            "no longer than a worker may be silent: 20 s (timeout)",
+        ),
+    ],
+)
+def test_what_the_timeout_ends_depends_on_the_class(worker_class: str, ends: str, graceful: str) -> None:
+    one = chosen(Workload.profile("io", worker_class), timeout=20)
+    assert one["timeout"].why.endswith(f"; {ends}")
+    assert one["graceful_timeout"].why == graceful
+
+
 def test_keepalive_below_the_proxys_is_a_warning() -> None:
     assert chosen(keepalive=5).warnings == (
         "settings.json: keepalive 5 s is not longer than the 60 s after which the proxy drops idle ones: now "
@@ -186,7 +218,10 @@ def test_cloud_runs_own_rules() -> None:
     one = chosen(memory="1G", cpus=4, runtime="cloudrun", uses_database=False)
     assert one.warnings == ("Cloud Run wants 2 GiB for 4 CPUs, and there are 1 GiB",)
     below = chosen(memory="512M", cpus=0.5, runtime="cloudrun", cloud_run_concurrency=80)
-    assert "settings.json: Cloud Run refuses a concurrency above 1 below one CPU, here 0.5" in below.warnings
+    assert (
+        "settings.json: Cloud Run refuses a concurrency above 1 below one CPU, here 0.5 CPUs"
+        in below.warnings
+    )
 
 
 def test_limits_of_a_persons_own() -> None:
