@@ -20,9 +20,6 @@ from farrier.serve.config import slow_request
 from farrier.serve.endings import WORKER_BOOT_ERROR
 from farrier.serve.log import Aborted
 
-#: Seconds that a worker of an app that was ready before waits for its checks before it serves anyway:
-#: an answer that says what is wrong is better than none.
-READY_WAIT = 30.0
 #: Seconds between two tries of the readiness checks.
 READY_AGAIN = 0.5
 
@@ -111,12 +108,11 @@ class FarrierWorker:
 
     def wait_ready(self) -> bool:
         """Try the checks until they pass; False when the worker was asked to end meanwhile."""
-        began = time.monotonic()
         checks = checks_in_force()
         while checks and self.alive:
             self.notify()
             failed = [one for one in self._checked(checks) if not one.ok]
-            if not failed or self.gave_up(began, failed):
+            if not failed or self.gave_up(failed):
                 break
             time.sleep(READY_AGAIN)
         return self.alive
@@ -128,22 +124,22 @@ class FarrierWorker:
             self.notify()
         return found
 
-    def gave_up(self, began: float, failed: Sequence[Outcome]) -> bool:
-        """Note what is not ready, say it once, and tell whether to serve without."""
+    def gave_up(self, failed: Sequence[Outcome]) -> bool:
+        """Note what is not ready, say it once, and tell whether to serve all the same.
+
+        It is held back only where somebody waits for it: at a start that READY is awaited from, and on
+        trial for another. Elsewhere an answer that says what is wrong is better than none: a container's
+        liveness probe would end a worker that says nothing because its database is down.
+        """
         text = "; ".join(f"{one.name}: {one.error}" for one in failed)
-        first = self.slot is None or not self.slot.note
         if self.slot is not None:
             self.slot.note = f"not ready: {text}"
-        late = not self.gated and time.monotonic() - began > READY_WAIT
-        if first and not late and not hasattr(self, "_said_not_ready"):
+        if not hasattr(self, "_said_not_ready"):
             self._said_not_ready = True
-            events.emit(
-                self.log, "warning", "not_ready", f"worker {self.pid} is not ready: {text}", worker=self.pid
-            )
-        if late:
-            message = f"worker {self.pid} serves although it is not ready after {READY_WAIT:g} s: {text}"
-            events.emit(self.log, "error", "not_ready", message, worker=self.pid)
-        return late
+            how = "is" if self.gated else "serves, but is"
+            message = f"worker {self.pid} {how} not ready: {text}"
+            events.emit(self.log, "warning", "not_ready", message, worker=self.pid)
+        return not self.gated
 
     def mark_ready(self) -> None:
         # Gunicorn times out only those that gave a sign of life once; an import may take longer.

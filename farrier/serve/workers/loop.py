@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import time
 from typing import Any
 
 from farrier.health.asgi import HealthMiddleware
@@ -73,12 +72,11 @@ class LoopWorker(FarrierWorker):
 
     async def wait_ready_async(self) -> bool:
         """As wait_ready(), on the loop and after the app's startup, so that its own pools are open."""
-        began = time.monotonic()
         checks = checks_in_force()
         while checks and not self.stopping.is_set():
             self.notify()
             failed = [one for one in await run_checks_async(checks) if not one.ok]
-            if not failed or self.gave_up(began, failed):
+            if not failed or self.gave_up(failed):
                 break
             await asyncio.sleep(READY_AGAIN)
         return not self.stopping.is_set()
