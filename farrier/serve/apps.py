@@ -38,10 +38,15 @@ def load(application: Any, worker_class: Any) -> Any:
     try:
         app = application.wsgi()
     except AppImportError as error:
-        raise AppRefused(f"{uri}: {error}", APP_LOAD_ERROR) from error
+        advice = f"say {module}:NAME, with the app's name in that module"
+        raise AppRefused(f"{uri}: {error}; {advice}", APP_LOAD_ERROR) from error
     except ModuleNotFoundError as error:
         # Without the class name: "app.main: No module named 'x'" says it all.
-        raise AppRefused(f"{module}: {error}", WORKER_BOOT_ERROR, app_stack(error)) from error
+        text = f"{module}: {error}"
+        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+            # Not a package that is missing, but the app itself.
+            text += "; start it in the app's folder, or name that with --chdir or PYTHONPATH"
+        raise AppRefused(text, WORKER_BOOT_ERROR, app_stack(error)) from error
     except SystemExit as error:
         raise AppRefused(
             f"{module}: it called sys.exit({error.code!r}) while it was imported", WORKER_BOOT_ERROR

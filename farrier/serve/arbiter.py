@@ -38,6 +38,9 @@ BOOT_LIMIT = 60.0
 OVERDUE = 2.0
 #: Seconds after ``graceful_timeout`` in which a stopping worker may say what it leaves undone.
 LAST_WORDS = 0.5
+#: Seconds that the first worker loads the app alone. Most apps that do not import fail within this time,
+#: and one that takes longer is not made to start twice as late.
+FIRST_ALONE = 1.0
 #: Deaths before the first readiness that end it all: something is wrong that another try does not mend.
 HOPELESS = 5
 #: Seconds between two tries after a worker failed to boot; doubled each time, up to the last.
@@ -80,6 +83,8 @@ class FarrierArbiter(Arbiter):
         self.boot_failures = 0
         self.spawn_not_before = 0.0
         self.counted = False
+        #: The start is given up: only its reason is worth a line.
+        self.hopeless = False
         self.started_at = time.time()
         self.state: StateFile | None = None
         self._deferred: list[int] = []
@@ -219,11 +224,26 @@ class FarrierArbiter(Arbiter):
         serving = self.serving()
         missing = self.num_workers - len(serving)
         if missing > 0 and time.monotonic() >= self.spawn_not_before:
-            self._spawn(missing)
+            self._spawn(min(missing, self._trusted()))
         for worker in serving[: max(0, -missing)]:
             self.retire(worker)
         self._kill_overdue()
         self._say_metrics(len(serving))
+
+    def _trusted(self) -> int:
+        """How many may be forked now: at a start one, until it has loaded the app or has tried for a while.
+
+        So an app that does not import says so once, and not once for each worker.
+        """
+        wanted: int = self.num_workers
+        if self.was_ready:
+            return wanted
+        serving = self.serving()
+        if not serving:
+            return 1
+        first = serving[0]
+        loaded = first.slot.booted or not hasattr(first, "mark_ready")
+        return wanted if loaded or time.time() - first.started_at > FIRST_ALONE else 0
 
     def _spawn(self, count: int) -> None:
         """``count`` workers; one that cannot be made is tried again later, as one that does not boot."""
@@ -361,7 +381,7 @@ class FarrierArbiter(Arbiter):
 
     def spawn_workers(self) -> None:
         """Gunicorn's pauses between forks are not needed: its herd was the reason, ours accepts later."""
-        self._spawn(self.num_workers - len(self.serving()))
+        self._spawn(min(self.num_workers - len(self.serving()), self._trusted()))
 
     def retire(self, worker: Any) -> None:
         """Ask a worker to finish what it has and end."""
@@ -432,6 +452,7 @@ class FarrierArbiter(Arbiter):
         if not self.was_ready:
             code = ending.exit_code if ending.exit_code in (WORKER_BOOT_ERROR, APP_LOAD_ERROR) else None
             if code is not None or self.boot_failures >= HOPELESS:
+                self.hopeless = True
                 raise HaltServer(note, code or WORKER_BOOT_ERROR)
 
     def _back_off(self) -> None:
@@ -607,9 +628,9 @@ class FarrierArbiter(Arbiter):
             if failure is not None:
                 return f"some workers are exchanged, then one failed: {failure}"
         self._await_count()
-        for listener in before.listeners:
-            if listener not in self.LISTENERS:
-                listener.close()
+        gone = [listener for listener in before.listeners if listener not in self.LISTENERS]
+        # A unix socket's file goes with it, unless another master (USR2) still answers there.
+        sock.close_sockets(gone, self.reexec_pid == self.master_pid == 0)
         self._renew_pidfile(before)
         self.log.reopen_files()
         self.spawn_not_before = 0.0
@@ -691,7 +712,8 @@ class FarrierArbiter(Arbiter):
             self.notifier.stopping()
             self.write_state()
             how = "gracefully" if graceful else "at once"
-            events.emit(self.log, "info", "stopping", f"stopping {how}", workers=len(self.WORKERS))
+            if not self.hopeless:
+                events.emit(self.log, "info", "stopping", f"stopping {how}", workers=len(self.WORKERS))
         # A second master goes on with the same sockets, and systemd's are not ours to remove.
         alone = self.reexec_pid == self.master_pid == 0
         sock.close_sockets(self.LISTENERS, alone and not self.systemd and not self.cfg.reuse_port)
@@ -733,9 +755,7 @@ class FarrierArbiter(Arbiter):
         return False
 
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
-        """One line that says why, then Gunicorn's end without its own two."""
-        if reason is not None:
-            events.emit(self.log, "critical", "halted", f"not started: {reason}", exit_status=exit_status)
+        """Gunicorn's end without its own two lines; the last one says why."""
         self._stop_control_server()
         self.stop()
         if self.pidfile is not None:
@@ -746,6 +766,8 @@ class FarrierArbiter(Arbiter):
             self.cfg.on_exit(self)
         except Exception as error:  # noqa: BLE001 - the status says how it ended, not the hook
             events.emit(self.log, "error", "hook_failed", f"the on_exit hook failed: {one_line(error)}")
+        if reason is not None:
+            events.emit(self.log, "critical", "halted", f"not started: {reason}", exit_status=exit_status)
         sys.exit(exit_status)
 
     # --- what others may know -------------------------------------------------------------------

@@ -35,7 +35,7 @@ def emit(log: Any, severity: str, event: str, message: str, **fields: Any) -> No
     present = {name: value for name, value in fields.items() if value is not None}
     level, extra = LEVELS[severity], {FIELDS: {"event": event, **present}}
     logger = getattr(log, "error_log", None)
-    if event in ALWAYS and logger is not None and level < logger.getEffectiveLevel() <= logging.WARNING:
+    if event in ALWAYS and logger is not None and LEVELS["info"] <= level < logger.getEffectiveLevel() <= 30:
         logger.handle(logger.makeRecord(logger.name, level, "", 0, "%s", (message,), None, extra=extra))
         return
     # %-formatting would trip over a path with a percent sign: the message goes in as an argument.

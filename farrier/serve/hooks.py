@@ -133,12 +133,20 @@ def child_exit(server: Any, worker: Any) -> None:
         fields.update(requests=slot.requests)
         if reason in ("timed out", "killed for memory", "crashed") or severity == "warning":
             fields.update(in_hand=slot.in_hand, last_request=slot.doing or None)
+    if getattr(server, "hopeless", False) or (reason == "failed to boot" and not _was_ready(server)):
+        # At a start that is given up the reason is said once, by the worker and at the end.
+        severity = "debug"
     text = f"worker {worker.pid} {reason}" + (f": {detail}" if detail else "")
     events.emit(server.log, severity, "worker_ended", text, reason=reason, **fields)
 
 
 def on_exit(server: Any) -> None:
-    events.emit(server.log, "info", "stopped", f"stopped (pid {os.getpid()})")
+    severity = "debug" if getattr(server, "hopeless", False) else "info"
+    events.emit(server.log, severity, "stopped", f"stopped (pid {os.getpid()})")
+
+
+def _was_ready(server: Any) -> bool:
+    return bool(getattr(server, "was_ready", True))
 
 
 def _driven(server: Any) -> bool:

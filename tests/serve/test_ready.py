@@ -90,20 +90,24 @@ def test_an_app_that_does_not_import_ends_it_with_one_line_on_top(
     serve: Serve, told: Told, tmp_path: Path
 ) -> None:
     (tmp_path / "wsgi_app.py").write_text("import no_such_module\n")
-    site = serve(wait=None, WORKERS="2", NOTIFY_SOCKET=told.path)
+    site = serve(wait=None, WORKERS="4", NOTIFY_SOCKET=told.path)
     assert site.wait() == 3
     failed = site.event("boot_failed")
     assert failed["message"] == "wsgi_app: No module named 'no_such_module'"
     assert failed["stack"].startswith('  File "') and "gunicorn" not in failed["stack"]
     assert site.event("halted")["message"] == "not started: wsgi_app: No module named 'no_such_module'"
     assert "Traceback" not in site.text
+    # Said once, by one worker, and why at the very end.
+    assert [one["event"] for one in site.events] == ["starting", "listening", "boot_failed", "halted"]
     told.nothing_more("READY", 0.05)
 
 
 @pytest.mark.parametrize(
     ("app", "worker_class", "status", "says"),
     [
-        ("no_such:app", "sync", 3, "no_such: No module named 'no_such'"),
+        ("no_such:app", "sync", 3, "no_such: No module named 'no_such'; start it in the app's folder, or"),
+        ("no_such.deep:app", "sync", 3, "--chdir or PYTHONPATH"),
+        ("wsgi_app:nothing", "sync", 4, "say wsgi_app:NAME"),
         ("wsgi_app:nothing", "sync", 4, "Failed to find attribute 'nothing' in 'wsgi_app'"),
         ("wsgi_app:create_app", "gthread", 4, "say 'wsgi_app:create_app()'"),
         ("asgi_app:app", "gthread", 4, "is an ASGI app"),
@@ -152,3 +156,32 @@ def test_a_crash_loop_before_the_first_readiness_ends(serve: Serve, tmp_path: Pa
     site = serve(wait=None, WORKERS="1")
     assert site.wait(20) == 3
     assert "SIGSEGV" in site.event("halted")["message"]
+
+
+def test_the_others_do_not_wait_for_a_first_worker_that_is_slow(serve: Serve, tmp_path: Path) -> None:
+    app = tmp_path / "wsgi_app.py"
+    app.write_text("import time; time.sleep(2.5)\n" + app.read_text())
+    site = serve(WORKERS="3")
+    assert site.event("ready")["seconds"] < 4.8
+
+
+@pytest.mark.parametrize("worker_class", CLASSES)
+def test_where_nobody_awaits_ready_a_worker_serves_at_once(
+    serve: Serve, tmp_path: Path, worker_class: str
+) -> None:
+    """A liveness probe must not end a container for a database that is down."""
+    app = tmp_path / f"{app_of(worker_class).split(':')[0]}.py"
+    app.write_text(app.read_text() + CHECK)
+    site = serve(app_of(worker_class), WORKERS="1", WORKER_CLASS=worker_class)
+    assert "serves, but is not ready: flag" in site.event("not_ready")["message"]
+    assert site.get("/health")[0] == 200
+    assert site.get("/health/ready")[0] == 503
+    (pid,) = (worker["pid"] for worker in serve.state()["workers"])
+    site.signal(HUP)
+    # A replacement on trial is held back until it is ready.
+    site.event("not_ready", 2)
+    assert site.get("/health")[0] == 200
+    assert pid in [worker["pid"] for worker in serve.state()["workers"]]
+    (tmp_path / "flag").touch()
+    site.event("reloaded")
+    assert site.get("/health/ready")[0] == 200

@@ -255,3 +255,17 @@ def test_the_hook_of_the_number_hears_of_each_change_once(serve: Serve, tmp_path
     site.event("reloaded", 2)
     assert (tmp_path / "counts").read_text().split() == ["None>1", "1>2", "2>3"]
     assert "not mine" in site.event("hook_failed", 2)["message"]
+
+
+def test_hup_from_a_unix_socket_to_a_port_removes_the_file(serve: Serve, tmp_path: Path) -> None:
+    path, own = tmp_path / "app.sock", tmp_path / "gunicorn.conf.py"
+    own.write_text(f"bind = 'unix:{path}'\n")
+    site = serve(bind="", WORKERS="1")
+    assert path.exists()
+    own.write_text("bind = '127.0.0.1:0'\n")
+    site.signal(HUP)
+    site.event("reloaded")
+    assert not path.exists()
+    (where,) = serve.state()["listeners"]
+    site.address = ("127.0.0.1", int(where.rsplit(":", 1)[1]))
+    assert site.get() == (200, b"one")
