@@ -6,12 +6,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from farrier.health.checks import checks_in_force, run_checks_async
-from farrier.health.report import Answer, Served, alive, health_path, readiness, wrong_method
+from farrier.health.report import Answer, Served, alive, health_path, near, readiness, wrong_method
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+#: What a proxy adds: the answer goes on to somebody else.
+FORWARDED = (b"x-forwarded-for", b"forwarded", b"x-real-ip")
 
 
 class HealthMiddleware:
@@ -39,7 +42,10 @@ class HealthMiddleware:
             return alive()
         if scope["path"].endswith("/worker"):
             return self.served.answer()
-        return readiness(await run_checks_async(checks_in_force()))
+        client = scope.get("client")
+        forwarded = any(bytes(name).lower() in FORWARDED for name, _ in scope["headers"])
+        full = near(client[0] if client else None, forwarded)
+        return readiness(await run_checks_async(checks_in_force()), full)
 
     async def _reply(self, answer: Answer, scope: Scope, send: Send) -> None:
         headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers]

@@ -35,11 +35,14 @@ class Outcome:
     ok: bool
     seconds: float
     error: str | None = None
+    #: What was raised; its name alone says nothing that is secret.
+    kind: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, full: bool = True) -> dict[str, Any]:
+        """For an answer. Not ``full``: without the error's text, which may name hosts, users and queries."""
         found: dict[str, Any] = {"name": self.name, "ok": self.ok, "seconds": round(self.seconds, 4)}
         if self.error is not None:
-            found["error"] = self.error
+            found["error"] = self.error if full else self.kind or self.error
         return found
 
 
@@ -117,7 +120,7 @@ async def run_checks_async(checks: Sequence[Check]) -> list[Outcome]:
 def _judge(check: Check, began: float, result: Any, error: BaseException | None) -> Outcome:
     seconds = time.monotonic() - began
     if error is not None:
-        return Outcome(check.name, False, seconds, one_line(error))
+        return Outcome(check.name, False, seconds, one_line(error), type(error).__name__)
     if result is False:
         return Outcome(check.name, False, seconds, "returned False")
     return Outcome(check.name, True, seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -79,13 +80,47 @@ def alive() -> Answer:
     return Answer.of(200, {"status": "ok"})
 
 
-def readiness(outcomes: Sequence[Outcome]) -> Answer:
-    """200 when every check passed, else 503, each with its time."""
+def readiness(outcomes: Sequence[Outcome], full: bool = True) -> Answer:
+    """200 when every check passed, else 503, each with its time. ``full``: with the errors' text."""
     ready = all(outcome.ok for outcome in outcomes)
+    _say_changes(outcomes)
     return Answer.of(
         200 if ready else 503,
-        {"status": "ready" if ready else "not ready", "checks": [outcome.to_dict() for outcome in outcomes]},
+        {
+            "status": "ready" if ready else "not ready",
+            "checks": [outcome.to_dict(full) for outcome in outcomes],
+        },
     )
+
+
+def near(peer: str | None, forwarded: bool) -> bool:
+    """Whether an answer stays on this host: the peer is loopback or a unix socket, and no proxy.
+
+    ``peer`` is its address, empty for a unix socket; ``forwarded`` that a proxy says for whom it asks.
+    """
+    if forwarded:
+        return False
+    return not peer or peer.startswith(("127.", "unix:", "/", "::ffff:127.")) or peer in ("::1", "localhost")
+
+
+_failing: dict[str, str] = {}
+
+
+def _say_changes(outcomes: Sequence[Outcome]) -> None:
+    """Log what fails, once until it changes: probes ask every few seconds."""
+    log = logging.getLogger("gunicorn.error")
+    for one in outcomes:
+        said = _failing.get(one.name)
+        if one.ok:
+            if _failing.pop(one.name, None) is not None:
+                log.info("%s", f"check {one.name} passes again", extra=_event("check_passed", one))
+        elif said != one.error:
+            _failing[one.name] = one.error or ""
+            log.warning("%s", f"check {one.name} fails: {one.error}", extra=_event("check_failed", one))
+
+
+def _event(name: str, one: Outcome) -> dict[str, object]:
+    return {"farrier": {"event": name, "check": one.name, "seconds": round(one.seconds, 4)}}
 
 
 def wrong_method() -> Answer:

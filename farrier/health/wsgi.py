@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from farrier.health.checks import checks_in_force, run_checks
-from farrier.health.report import Answer, Served, alive, health_path, readiness, wrong_method
+from farrier.health.report import Answer, Served, alive, health_path, near, readiness, wrong_method
 
 StartResponse = Callable[..., Any]
 WSGIApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
+#: What a proxy adds: the answer goes on to somebody else.
+FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP")
 PHRASES = {200: "200 OK", 405: "405 Method Not Allowed", 503: "503 Service Unavailable"}
 
 
@@ -21,12 +23,12 @@ class HealthMiddleware:
         self.app = app
         self.path = health_path(path)
         self.served = Served()
-        self.answers: dict[str, Callable[[], Answer]] = {}
+        self.answers: dict[str, Callable[[bool], Answer]] = {}
         if self.path:
             self.answers = {
-                self.path: alive,
-                f"{self.path}/worker": self.served.answer,
-                f"{self.path}/ready": lambda: readiness(run_checks(checks_in_force())),
+                self.path: lambda _: alive(),
+                f"{self.path}/worker": lambda _: self.served.answer(),
+                f"{self.path}/ready": lambda full: readiness(run_checks(checks_in_force()), full),
             }
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -35,6 +37,7 @@ class HealthMiddleware:
             self.served.requests += 1
             return self.app(environ, start_response)
         method = environ.get("REQUEST_METHOD", "GET")
-        found = answer() if method in ("GET", "HEAD") else wrong_method()
+        full = near(environ.get("REMOTE_ADDR"), any(name in environ for name in FORWARDED))
+        found = answer(full) if method in ("GET", "HEAD") else wrong_method()
         start_response(PHRASES[found.status], found.headers)
         return [] if method == "HEAD" else [found.body]

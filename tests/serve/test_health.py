@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+
+from farrier.health.report import near
 
 from .conftest import CLASSES, Serve, app_of
 
@@ -89,3 +92,28 @@ def test_lifespan_passes_through(serve: Serve, tmp_path: Path, worker_class: str
     assert site.get("/")[1] == b"by startup"
     site.stop()
     assert (tmp_path / "closed").exists()
+
+
+@pytest.mark.parametrize("worker_class", CLASSES)
+def test_what_a_check_says_is_for_this_host_and_the_log(
+    serve: Serve, tmp_path: Path, worker_class: str
+) -> None:
+    (tmp_path / "checks.py").write_text("def db():\n    raise OSError('db.internal: password of shop')\n")
+    site = serve(app_of(worker_class), WORKERS="1", WORKER_CLASS=worker_class, FARRIER_READY="checks:db")
+    assert "db.internal" in site.json("/health/ready")[1]["checks"][0]["error"]
+    for _ in range(3):
+        status, body = site.get("/health/ready", X_Forwarded_For="203.0.113.4")
+        assert (status, json.loads(body)["checks"][0]["error"]) == (503, "OSError")
+        assert b"db.internal" not in body
+    said = site.event("check_failed")
+    assert (said["check"], "db.internal" in said["message"]) == ("checks:db", True)
+    assert [one["event"] for one in site.events].count("check_failed") == 1
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "full"),
+    [("127.0.0.1", False, True), ("::1", False, True), ("", False, True), (None, False, True),
+     ("10.0.0.4", False, False), ("127.0.0.1", True, False), ("", True, False)],
+)  # fmt: skip
+def test_who_is_near(peer: str | None, forwarded: bool, full: bool) -> None:
+    assert near(peer, forwarded) is full
