@@ -162,3 +162,16 @@ async def app(scope, receive, send):
     assert site.host.read(f"/srv/{gone}/shared/media/seed.txt") == "from the source"
     line = site.refused({**spec, "settings": {"worker_class": "sync"}})
     assert "settings.worker_class: given sync, but main:app is ASGI; allowed: asgi, uvicorn" in line
+
+
+def test_a_class_brings_the_package_that_it_needs(site: Any, gone: str, hello_tree: Tree) -> None:
+    """The app asks for nothing but the class: gevent comes with the runtime, and nothing is preloaded."""
+    spec = site.spec(gone, hello_tree("green"), bind=BIND, settings={"worker_class": "gevent"})
+    site.apply(spec)
+    assert site.get(PORT).startswith("green")
+    site.host.shell(f"/srv/{gone}/current/venv/bin/python -c 'import gevent'")
+    plan = json.loads(site.host.read(f"/srv/{gone}/current/plan.json"))
+    assert (plan["worker_class"], plan["threads"], plan["preload_app"]) == ("gevent", 1, False)
+    assert not site.apply(spec)["changed"]
+    line = site.refused({**spec, "settings": {"worker_class": "gevent", "preload_app": True}})
+    assert "preload_app true does not go with worker_class gevent" in line

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
@@ -31,7 +32,7 @@ if find_spec("gevent") is None:
     raise ImportError("worker_class gevent needs the package gevent: add it to the app's requirements")
 
 #: As Gunicorn's own gevent worker has it.
-LEAST_GEVENT = "24.10.1"
+LEAST_GEVENT = (24, 10, 1)
 
 
 class GeventWorker(FarrierWorker, AsyncWorker):
@@ -50,10 +51,10 @@ class GeventWorker(FarrierWorker, AsyncWorker):
     def init_process(self) -> None:
         import gevent
         from gevent import hub, monkey
-        from packaging.version import parse
 
-        if parse(gevent.__version__) < parse(LEAST_GEVENT):
-            message = f"worker_class gevent needs gevent {LEAST_GEVENT} or newer, not {gevent.__version__}"
+        if _release(gevent.__version__) < LEAST_GEVENT:
+            least = ".".join(map(str, LEAST_GEVENT))
+            message = f"worker_class gevent needs gevent {least} or newer, not {gevent.__version__}"
             self.refuse(message, WORKER_BOOT_ERROR)
         monkey.patch_all()
         hub.reinit()
@@ -200,6 +201,11 @@ class GeventWorker(FarrierWorker, AsyncWorker):
                 self.say_cut()
             # So that the app's own finally blocks run.
             gevent.killall([one.greenlet for one in connections if one.busy], timeout=1)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """``26.9.0rc1`` as (26, 9, 0)."""
+    return tuple(int(part) for part in re.findall(r"(?:^|\.)(\d+)", version))
 
 
 class _Noted:
