@@ -188,7 +188,8 @@ options:
     default: {}
   memory:
     description:
-      - The memory that the app may plan with, such as V(300MiB). By default what the host has left.
+      - The memory that the app may plan with, such as V(300MiB). By default the host's, less what its other
+        apps are expected to take where this one would not fit beside them otherwise.
     type: str
     default: ""
   cpus:

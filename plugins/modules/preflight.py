@@ -81,7 +81,6 @@ import sys
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.farrier.web.plugins.module_utils.app_options import (
     APP_OPTIONS,
-    chosen_settings,
     in_short,
 )
 from ansible_collections.farrier.web.plugins.module_utils.host import (
@@ -98,29 +97,13 @@ from ansible_collections.farrier.web.plugins.module_utils.host import (
 )
 
 
-def plan_for(options, prefix):
+def plan_for(options):
     """The host's budget and the plan for this app there, as dicts. Raises Refused."""
     # Imported late: a host whose Python is too old for the sizing code is to hear that in one line.
-    from ansible_collections.farrier.web.plugins.module_utils.sizing.budget import read_budget
-    from ansible_collections.farrier.web.plugins.module_utils.sizing.plan import plan
-    from ansible_collections.farrier.web.plugins.module_utils.sizing.settings import Settings
-    from ansible_collections.farrier.web.plugins.module_utils.sizing.units import SizingError
-    from ansible_collections.farrier.web.plugins.module_utils.sizing.workload import Workload
+    from ansible_collections.farrier.web.plugins.module_utils.host_plan import plan_beside_others
 
-    try:
-        # Of pid 1: what the host gives its services, not what this login session happens to get.
-        budget = read_budget(pid="1")
-        chosen = chosen_settings(options)
-        given = {key: value for key, value in (options["workload"] or {}).items() if value is not None}
-        workload = Workload.profile(worker_class=chosen.get("worker_class"), **given)
-        made = plan(budget, workload, Settings.from_mapping(chosen, f"{prefix}settings")).to_dict()
-    except SizingError as refused:
-        raise Refused(f"{prefix}settings: {refused}") from refused
-    if made["verdict"]["level"] == "not viable":
-        variable = "memory" if options["memory"] else "name"
-        why = made["verdict"]["why"]
-        raise Refused(f"{prefix}{variable}: {options[variable]} does not fit on this host: {why}")
-    return budget.to_dict(), made
+    budget, made = plan_beside_others(options)
+    return budget.to_dict(), made.to_dict()
 
 
 def doubts(options):
@@ -147,7 +130,7 @@ def look(options):
     check_python(sys.version_info, options["python"], options["system_packages"], prefix)
     check_disk(options["root"] or f"/srv/{options['name']}", prefix)
     check_port(options["name"], options["listen"], prefix)
-    budget, made = plan_for(options, prefix)
+    budget, made = plan_for(options)
     missing = missing_packages(needed_packages(options))
     return {"budget": budget, "plan": in_short(made), "missing_packages": missing}
 

@@ -1,0 +1,173 @@
+# Copyright: The Farrier project
+# GNU General Public License v3.0 or later (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plan of one app on this host beside the others, and what to change where there is none.
+
+farrier/release/sized.py makes the plan in force by the same rules; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from .app_options import chosen_settings
+from .host import Refused
+from .sizing.budget import Budget, read_budget
+from .sizing.database import connections_of, worker_count_in_deploy
+from .sizing.memory import share_of
+from .sizing.plan import Plan, plan
+from .sizing.settings import Settings
+from .sizing.units import MIB, SizingError, format_bytes
+from .sizing.workload import Workload
+
+ETC = Path("/etc/farrier")
+#: A machine sold as 512 MiB shows its init less: kernel and firmware keep up to a sixth of small ones.
+NOMINAL = 1.2
+#: Step, in bytes, in which the least memory of an app is looked for.
+STEP = 4 * MIB
+
+
+def plan_beside_others(options: dict, budget: Budget | None = None) -> tuple[Budget, Plan]:
+    """What the app gets on this host, and its plan. Raises Refused with one line that names the variable."""
+    prefix = options["prefix"]
+    # Of pid 1: what the host gives its services, not what this login session happens to get.
+    host = budget or read_budget(pid="1")
+    try:
+        chosen = {"runtime": "systemd", **chosen_settings(options)}
+        given = {key: value for key, value in (options["workload"] or {}).items() if value is not None}
+        workload = Workload.profile(worker_class=chosen.get("worker_class"), **given)
+        settings = Settings.from_mapping(chosen, f"{prefix}settings")
+        _refuse_more_than_there_is(options, host, settings)
+        alone = plan(host, workload, settings)
+        _refuse_no_connection(options, alone)
+        if alone.verdict.level == "not viable":
+            raise Refused(_too_small(options, host, workload, settings, alone))
+        return _beside(options, host, workload, settings, alone)
+    except SizingError as refused:
+        told = str(refused)
+        raise Refused(
+            told if told.startswith(prefix) and prefix else f"{prefix}settings: {told}"
+        ) from refused
+
+
+def others(name: str) -> list:
+    """The other apps of this host, and the bytes that each is expected to take by its plan in force."""
+    found = []
+    for path in sorted(ETC.glob("*/plan.json")):
+        if path.parent.name == name:
+            continue
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            found.append((path.parent.name, int(data["memory_deploy_peak"])))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def _beside(
+    options: dict, host: Budget, workload: Workload, settings: Settings, alone: Plan
+) -> tuple[Budget, Plan]:
+    """The plan with what the other apps leave, where the app does not fit beside them as it would alone."""
+    beside = others(options["name"])
+    taken = sum(size for _name, size in beside)
+    expected = _peak(alone)
+    if not beside or expected + taken <= share_of(host, workload, settings).available:
+        return host, alone
+    if "memory_limit" in settings or "memory_max" in settings:
+        if expected + taken > host.memory_bytes:
+            raise Refused(_crowded(options, expected, beside, host))
+        return host, alone
+    if taken >= host.memory_bytes:
+        raise Refused(_crowded(options, expected, beside, host))
+    left = replace(
+        host,
+        memory_bytes=host.memory_bytes - taken,
+        machine_memory_bytes=host.machine_memory_bytes - taken,
+        memory_source=f"{host.memory_source}, less {_named(beside)}",
+    )
+    found = plan(left, workload, settings)
+    if found.verdict.level == "not viable":
+        raise Refused(_crowded(options, _peak(found), beside, host))
+    return left, found
+
+
+def _peak(made: Plan) -> int:
+    return int(str(made.value("memory_deploy_peak")))
+
+
+def _named(beside: list) -> str:
+    return ", ".join(f"{format_bytes(size)} for {name}" for name, size in beside)
+
+
+def _crowded(options: dict, needed: int, beside: list, host: Budget) -> str:
+    prefix = options["prefix"]
+    return (
+        f"{prefix}memory: {options['name']} needs {format_bytes(needed)} beside {_named(beside)}, and this "
+        f"host has {format_bytes(host.memory_bytes)} in all; lower {prefix}memory of an app that needs less, "
+        "or give the host more"
+    )
+
+
+def _refuse_more_than_there_is(options: dict, host: Budget, settings: Settings) -> None:
+    wanted = int(str(settings.value("memory_limit", 0)))
+    if wanted > host.memory_bytes * NOMINAL:
+        written = "memory" if options["memory"] else "settings.memory_limit"
+        raise Refused(
+            f"{options['prefix']}{written}: given {format_bytes(wanted)}, more than this host has "
+            f"({format_bytes(host.memory_bytes)})"
+        )
+
+
+def _refuse_no_connection(options: dict, made: Plan) -> None:
+    """Workers that the database leaves no connection for would only answer with errors."""
+    connections = connections_of(made.settings)
+    workers = int(str(made.value("workers")))
+    needed = worker_count_in_deploy(str(made.value("strategy")), workers)
+    if connections is None or connections.usable >= needed:
+        return
+    prefix, database = options["prefix"], options["database"] or {}
+    in_settings = "database_max_connections" in options["settings"]
+    written = "settings.database_max_connections" if in_settings else "database.max_connections"
+    if "workers" in options["settings"]:
+        written = "settings.workers"
+    reserve = "" if "reserved_connections" in database else f", or say {prefix}database.reserved_connections"
+    count = f"{workers} worker{'s' if workers > 1 else ''}"
+    raise Refused(
+        f"{prefix}{written}: {connections.sentence()}, and {count} in a deploy by {made.value('strategy')} "
+        f"need {needed}; allowed: at least {needed + connections.reserved} connections{reserve}"
+    )
+
+
+def _too_small(options: dict, host: Budget, workload: Workload, settings: Settings, made: Plan) -> str:
+    """The choice without which the app would fit, by its variable; else that the host is too small."""
+    prefix, why = options["prefix"], made.verdict.why
+    for name in settings:
+        without = Settings({key: one for key, one in settings.items() if key != name})
+        if plan(host, workload, without).verdict.level == "not viable":
+            continue
+        if name == "memory_limit" and options["memory"]:
+            least = format_bytes(_least_limit(host, workload, without, f"{prefix}memory"))
+            return f"{prefix}memory: given {options['memory']}; {options['name']} needs at least {least} here"
+        if name == "database_memory" and "database_memory" not in options["settings"]:
+            return f"{prefix}database.memory: {format_bytes(_size(settings, name))} leave too little: {why}"
+        return f"{prefix}settings.{name}: {settings.value(name)} does not fit on this host: {why}"
+    return f"this host is too small for {options['name']}: {why}"
+
+
+def _size(settings: Settings, name: str) -> int:
+    return int(str(settings.value(name)))
+
+
+def _least_limit(host: Budget, workload: Workload, settings: Settings, source: str) -> int:
+    """The smallest memory_limit, in steps of 4 MiB, with which the app is viable on this host; by halving."""
+    low, high = 0, host.memory_bytes // STEP
+    while low + 1 < high:
+        middle = (low + high) // 2
+        limit = Settings.from_mapping({"memory_limit": middle * STEP}, source)
+        if plan(host, workload, Settings.merged(limit, settings)).verdict.level == "not viable":
+            low = middle
+        else:
+            high = middle
+    return high * STEP
