@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -17,6 +18,7 @@ from gunicorn.errors import AppImportError
 
 from farrier.health.checks import one_line
 from farrier.serve.endings import APP_LOAD_ERROR, WORKER_BOOT_ERROR
+from farrier.serve.stdio import JsonStream
 
 #: Longest request id that is taken from a client, and what may be in it: it goes into logs.
 MOST_ID = 128
@@ -137,6 +139,9 @@ class WSGIRequest:
         self.app = app
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if isinstance(sys.stderr, JsonStream):
+            # Gunicorn's writes to the log's handlers themselves, past every format.
+            environ["wsgi.errors"] = sys.stderr
         chosen = environ["HTTP_X_REQUEST_ID"] = request_id(environ.get("HTTP_X_REQUEST_ID"))
 
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:

@@ -98,10 +98,12 @@ class FarrierArbiter(Arbiter):
     def setup(self, app: Any) -> None:
         """With preload the app is imported here: its mistakes are one line as well."""
         if app.cfg.preload_app and app.callable is None:
-            from farrier.serve import apps
+            from farrier.serve import apps, stdio
+            from farrier.serve.log import wants_json
 
             try:
-                apps.load(app, None)
+                with stdio.taken_over(wants_json() and app.cfg.capture_output):
+                    apps.load(app, None)
             except apps.AppRefused as error:
                 if error.stack:
                     print(error.stack, file=sys.stderr, flush=True)

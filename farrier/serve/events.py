@@ -47,6 +47,15 @@ def timestamp(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
 
 
+def identity() -> dict[str, Any]:
+    """Who speaks: pid, app and instance."""
+    found: dict[str, Any] = {"pid": os.getpid()}
+    for key, name in (("app", "FARRIER_APP"), ("instance", "FARRIER_INSTANCE")):
+        if os.environ.get(name):
+            found[key] = os.environ[name]
+    return found
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object on one line for every record, farrier's events and all others."""
 
@@ -55,12 +64,8 @@ class JsonFormatter(logging.Formatter):
             "time": timestamp(record.created),
             "severity": SEVERITIES.get(record.levelno, record.levelname),
             "message": record.getMessage(),
-            "pid": os.getpid(),
+            **identity(),
         }
-        if os.environ.get("FARRIER_APP"):
-            entry["app"] = os.environ["FARRIER_APP"]
-        if os.environ.get("FARRIER_INSTANCE"):
-            entry["instance"] = os.environ["FARRIER_INSTANCE"]
         entry.update(getattr(record, FIELDS, {}))
         if record.exc_info:
             entry["stack"] = self.formatException(record.exc_info)

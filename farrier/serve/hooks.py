@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from farrier.errors import FarrierError
-from farrier.serve import diagnosis, events
+from farrier.serve import diagnosis, events, stdio
 from farrier.serve.board import CODE_CHANGED, RECYCLED
 
 #: What plain ``gunicorn`` cannot be made to do by a config file.
@@ -107,6 +107,7 @@ def worker_abort(worker: Any) -> None:
 
 def worker_exit(server: Any, worker: Any) -> None:
     """In the worker, at its end; the arbiter says why in ``worker_ended``."""
+    stdio.let_go()
     slot = getattr(worker, "slot", None)
     served = getattr(worker, "served", worker.nr)
     if slot is not None:

@@ -162,3 +162,108 @@ def test_a_timeout_of_a_sync_worker_is_no_error_of_the_request(
     site.stop()
     if not streaming:
         assert path.read_text() == ""
+
+
+CHATTY = r"""
+import logging, os, sys, threading, traceback, warnings
+print("imported", end="")
+print(" at last")
+logging.getLogger("shop").warning("a warning of the app")
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/print":
+        print("first\nsecond", file=sys.stderr)
+        print('{"mine": 1}', flush=True)
+        os.write(2, b"raw text\n")
+    if path == "/traceback":
+        try:
+            try:
+                {}["no"]
+            except KeyError:
+                1 / 0
+        except ZeroDivisionError:
+            traceback.print_exc()
+    if path == "/thread":
+        thread = threading.Thread(target=lambda: 1 / 0, name="background")
+        thread.start()
+        thread.join()
+    if path == "/logged":
+        try:
+            1 / 0
+        except ZeroDivisionError:
+            logging.basicConfig()
+            logging.getLogger("shop").exception("the order failed")
+    if path == "/errors":
+        environ["wsgi.errors"].write("said to wsgi.errors\n")
+    if path == "/fork":
+        pid = os.fork()
+        if not pid:
+            print("from the child")
+            sys.stdout.flush()
+            os._exit(0)
+        os.waitpid(pid, 0)
+    start_response("200 OK", [("Content-Length", "0")])
+    return []
+"""
+
+
+@pytest.mark.parametrize(("worker_class", "preload"), [("sync", ""), ("gthread", ""), ("gthread", "1")])
+def test_what_the_app_writes_is_json_lines(
+    serve: Serve, tmp_path: Path, worker_class: str, preload: str
+) -> None:
+    (tmp_path / "wsgi_app.py").write_text(CHATTY)
+    out = tmp_path / "out"
+    code = (
+        f"import os, sys; os.dup2(os.open({str(out)!r}, os.O_CREAT | os.O_WRONLY | os.O_APPEND), 1);"
+        "os.execv(sys.executable, [sys.executable, '-m', 'farrier', 'serve', *sys.argv[1:]])"
+    )
+    site = serve(
+        command=("-c", code), WORKERS="1", WORKER_CLASS=worker_class, FARRIER_APP="shop", PRELOAD_APP=preload
+    )
+    for path in ("/print", "/traceback", "/thread", "/logged", "/errors", "/fork"):
+        assert site.get(path)[0] == 200
+    site.stop()
+    assert [line for line in site.lines if not line.startswith("{")] == ["raw text"]
+    said = [json.loads(line) for line in site.lines if line.startswith("{")]
+    of_app = [one for one in said if one.get("stream") == "stderr"]
+    assert all({"time", "severity", "message", "pid", "app"} <= one.keys() for one in of_app)
+    messages = [one["message"] for one in of_app]
+    assert messages[:3] == ["a warning of the app", "first", "second"]
+    caught = [one for one in of_app if "stack" in one]
+    assert {one["severity"] for one in caught} == {"ERROR"}
+    assert "ZeroDivisionError: division by zero" in [one["message"] for one in caught]
+    (thread,) = (one for one in caught if "background" in one["stack"])
+    assert thread["stack"].startswith("Exception in thread") and "ZeroDivisionError" in thread["stack"]
+    (logged,) = (one for one in caught if "the order failed" in one["message"])
+    assert logged["stack"].startswith("Traceback") and logged["stack"].endswith("division by zero")
+    assert "said to wsgi.errors" in messages
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [one.get("message") for one in lines] == ["imported at last", None, "from the child"]
+    assert lines[1] == {"mine": 1}
+
+
+def test_flask_and_uvicorn_write_no_text_between_json_lines(serve: Serve, tmp_path: Path) -> None:
+    pytest.importorskip("flask")
+    (tmp_path / "wsgi_app.py").write_text(
+        "import flask\napp = flask.Flask(__name__)\n@app.get('/')\ndef broken():\n    return {}['nothing']\n"
+    )
+    (tmp_path / "asgi_app.py").write_text(
+        "async def app(scope, receive, send):\n"
+        "    if scope['type'] == 'lifespan': raise RuntimeError('no lifespan')\n"
+        "    print('about to fail')\n    raise KeyError('nothing')\n"
+    )
+    for worker_class in CLASSES:
+        site = serve(app_of(worker_class), WORKERS="1", WORKER_CLASS=worker_class)
+        assert site.get()[0] == 500
+        site.stop()
+        said = [json.loads(line) for line in site.lines]
+        failed = [one for one in said if "KeyError: 'nothing'" in one.get("stack", "")]
+        assert [one["severity"] for one in failed] == ["ERROR"]
+
+
+def test_capture_output_off_leaves_the_apps_text_alone(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text("capture_output = False\n")
+    app = tmp_path / "wsgi_app.py"
+    app.write_text("import sys; print('plain', file=sys.stderr)\n" + app.read_text())
+    site = serve(WORKERS="1")
+    assert "plain" in site.lines

@@ -14,7 +14,7 @@ from gunicorn import util
 from farrier.errors import FarrierError
 from farrier.health.checks import Check, Outcome, checks_in_force, run_checks
 from farrier.health.wsgi import HealthMiddleware
-from farrier.serve import apps, diagnosis, events
+from farrier.serve import apps, diagnosis, events, stdio
 from farrier.serve.board import BOOTED, READY, Slot
 from farrier.serve.config import slow_request
 from farrier.serve.endings import WORKER_BOOT_ERROR
@@ -62,6 +62,8 @@ class FarrierWorker:
 
     def load_app(self) -> Any:
         """The app, with its mistakes in one line. Ends the worker with Gunicorn's exit statuses."""
+        if getattr(self.log, "json", False) and self.cfg.capture_output:
+            stdio.take_over()
         try:
             with _ended_by_a_stop():
                 app = apps.load(self.app, type(self))
@@ -207,6 +209,7 @@ class FarrierWorker:
         self.alive = False
         with contextlib.suppress(Exception):
             self.cfg.worker_abort(self)
+            stdio.let_go()
         raise Aborted(1)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
