@@ -185,3 +185,10 @@ def test_where_nobody_awaits_ready_a_worker_serves_at_once(
     (tmp_path / "flag").touch()
     site.event("reloaded")
     assert site.get("/health/ready")[0] == 200
+
+
+def test_a_death_before_readiness_says_its_exit_status(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "wsgi_app.py").write_text("import os; os._exit(9)\n")
+    site = serve(wait=None, WORKERS="1")
+    assert site.wait(20) == 3
+    assert "it died before it was ready (exit status 9)" in site.event("halted")["message"]
