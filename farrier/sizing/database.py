@@ -80,7 +80,7 @@ def connections_wanted(
     if low_memory:
         return min(slots, constants.POOL_LOW_MEMORY)
     if worker_class == "gthread":
-        return min(slots, constants.POOL_AT_MOST)
+        return min(slots, max(constants.POOL_AT_MOST, connections_least(worker_class, framework, slots)))
     return min(slots, constants.POOL_ASYNC)
 
 

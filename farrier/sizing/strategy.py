@@ -328,6 +328,8 @@ def _most_slots(
         most = min(most, problem.slots_by_database(strategy, workers))
         if problem.low_memory and problem.connections and problem.threads_keep_connections:
             most = min(most, constants.POOL_LOW_MEMORY)
+        if most < least:
+            return max(1, most)
     most = max(least, most)
 
     def enough(slots: int) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from . import constants
 from .fields import Verdict
-from .strategy import Fit, Problem, connections_each, fit, most_workers
+from .strategy import Fit, Problem, fit, most_workers
 from .units import MIB, counted, format_bytes
 
 
@@ -40,12 +40,16 @@ def level_of(problem: Problem, one: Fit) -> tuple[str, str]:
 
 
 def _few_connections(problem: Problem, one: Fit) -> str:
-    """Where threads would wait for each other's connections, because no other arrangement was possible."""
-    each = connections_each(problem, one)
-    if problem.connections is None or each >= problem.connections_for(one.slots):
+    """Where a worker gets fewer than its threads need, or than the least of them that makes sense."""
+    if problem.connections is None:
         return ""
-    share = f"{counted(one.slots, 'thread')} of a worker share {counted(each, 'database connection')}"
-    return f"{share}: from {problem.connections_for(one.slots)} on they would not wait for each other"
+    each = problem.connections.each(one.strategy, one.workers)
+    slots = max(one.slots, problem.wish.slots_at_least)
+    needed = problem.connections_for(slots)
+    if each >= needed:
+        return ""
+    there = counted(each, "database connection")
+    return f"{there} for each worker, and {counted(slots, 'thread')} would need {needed}"
 
 
 def _held_back_by_memory(problem: Problem, one: Fit) -> bool:

@@ -265,6 +265,11 @@ def test_threads_that_wait_for_connections_are_not_comfortable() -> None:
         "32 threads of a worker share 5 database connections and wait for each other: "
         "allowed is up to 20 threads",
     )
+    for framework in ("django", None):  # one connection, so one thread, whatever the memory
+        for memory in ("512M", "8G"):
+            narrow = on(memory, 1, Workload.profile("io", framework=framework), database_max_connections=6)
+            assert (narrow.value("workers"), narrow.value("threads")) == (1, 1)
+            assert narrow.verdict.level == "tight"
     few = on("8G", 2, Workload.profile("io"), db_pool_size=1, db_max_overflow=0)
     assert few.warnings[0].endswith(
         "share 1 database connection and wait for each other: allowed is up to 1 thread"
