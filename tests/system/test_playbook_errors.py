@@ -136,6 +136,20 @@ def test_what_is_wrong_on_its_face_is_refused_in_seconds(
     assert _snapshot(lab_host) == bare
 
 
+def test_packages_come_with_fresh_lists_where_young_ones_are_empty(lab_host: Host, play: Play) -> None:
+    lab_host.shell("rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin && touch /var/lib/apt/lists")
+    try:
+        done = play(gunicorn_app_system_packages=["ed"], gunicorn_app_app="nothere:app")
+        assert _error(done).startswith("gunicorn_app_app: nothere:app does not import"), done.stdout
+        assert re.search(r"sure to be of today\] \**\nchanged:", done.stdout), done.stdout
+        assert "install ok installed" in lab_host.shell("dpkg -s ed")
+        wrong = play(gunicorn_app_system_packages=["no-such-package-anywhere"])
+        told = "gunicorn_app_system_packages: apt could not install no-such-package-anywhere: No package"
+        assert _error(wrong).startswith(told)
+    finally:
+        lab_host.shell("apt-get purge -qq -y ed")
+
+
 def test_a_disk_without_room_is_refused_with_the_figures(lab_host: Host, play: Play) -> None:
     lab_host.shell("mkdir -p /small && mount -t tmpfs -o size=40m tmpfs /small")
     try:
