@@ -535,7 +535,14 @@ class FarrierArbiter(Arbiter):
         before = _Before(self.cfg, self.num_workers, list(self.LISTENERS))
         failure = self._adopt_config(before)
         if failure is None:
-            failure = self._exchange(before)
+            try:
+                failure = self._exchange(before)
+            except StopIteration:
+                raise
+            except Exception as error:
+                # Whatever it is, the workers that serve are worth more than a tidy end.
+                self.log.exception("a reload was not finished")
+                failure = f"it was not finished: {one_line(error)}"
         self.phase = "ready" if self.was_ready else "starting"
         self._count_changed(before.num_workers)
         self.write_state()
@@ -545,7 +552,8 @@ class FarrierArbiter(Arbiter):
         if failure is None:
             events.emit(self.log, "info", "reloaded", f"reloaded in {seconds:g} s", seconds=seconds)
         else:
-            message = f"not reloaded, all goes on as it was: {failure}"
+            how = "not reloaded, all goes on as it was" if self.cfg is before.cfg else "reloaded in part"
+            message = f"{how}: {failure}"
             events.emit(self.log, "error", "reload_refused", message, seconds=seconds)
         for number in self._deferred:
             self.SIG_QUEUE.put_nowait(number)
@@ -580,6 +588,9 @@ class FarrierArbiter(Arbiter):
         folder = self.app.cfg.worker_tmp_dir
         if folder and not os.path.isdir(folder):  # noqa: PTH112
             raise FarrierError(f"worker_tmp_dir {folder} is not a folder", 1)
+        folder = os.path.dirname(self.app.cfg.pidfile or "")  # noqa: PTH120
+        if folder and not os.path.isdir(folder):  # noqa: PTH112
+            raise FarrierError(f"pidfile {self.app.cfg.pidfile}: there is no folder {folder}", 1)
         for name in (self.app.cfg.certfile, self.app.cfg.keyfile):
             if name and not os.path.exists(name):  # noqa: PTH110
                 raise FarrierError(f"{name} does not exist", 1)
@@ -656,12 +667,13 @@ class FarrierArbiter(Arbiter):
     def _renew_pidfile(self, before: _Before) -> None:
         if before.cfg.pidfile == self.cfg.pidfile:
             return
+        created = None
+        if self.cfg.pidfile is not None:
+            created = Pidfile(self.cfg.pidfile)
+            created.create(self.pid)
         if self.pidfile is not None:
             self.pidfile.unlink()
-            self.pidfile = None
-        if self.cfg.pidfile is not None:
-            self.pidfile = Pidfile(self.cfg.pidfile)
-            self.pidfile.create(self.pid)
+        self.pidfile = created
 
     # --- other signals --------------------------------------------------------------------------
 

@@ -74,6 +74,7 @@ def test_hup_onto_code_that_does_not_import_leaves_the_site_up(
         ("gunicorn.conf.py", "worker_tmp_dir = '/no/such/folder'", "/no/such/folder"),
         ("gunicorn.conf.py", "keepalive = 'long'", "keepalive"),
         ("gunicorn.conf.py", "bind = '256.0.0.1:1'", "cannot listen"),
+        ("gunicorn.conf.py", "pidfile = '/no/such/folder/pid'", "/no/such/folder"),
     ],
 )
 def test_hup_onto_a_broken_config_leaves_everything_as_it_was(
@@ -269,3 +270,16 @@ def test_hup_from_a_unix_socket_to_a_port_removes_the_file(serve: Serve, tmp_pat
     (where,) = serve.state()["listeners"]
     site.address = ("127.0.0.1", int(where.rsplit(":", 1)[1]))
     assert site.get() == (200, b"one")
+
+
+def test_a_pidfile_of_another_that_runs_does_not_end_the_site_at_hup(serve: Serve, tmp_path: Path) -> None:
+    own, taken = tmp_path / "gunicorn.conf.py", tmp_path / "taken.pid"
+    own.write_text(f"pidfile = '{tmp_path}/mine.pid'\n")
+    taken.write_text(f"{os.getpid()}\n")
+    site = serve(WORKERS="1")
+    own.write_text(f"pidfile = '{taken}'\n")
+    site.signal(HUP)
+    said = site.event("reload_refused")["message"]
+    assert said.startswith("reloaded in part") and "Already running" in said
+    assert site.get() == (200, b"one")
+    assert (tmp_path / "mine.pid").read_text().strip() == str(site.process.pid)
