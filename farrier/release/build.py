@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -27,6 +28,10 @@ from .state import Release
 from .view import View
 
 COMMAND_TIMEOUT = 1800.0
+# An import may take this many times what a start may, on a disk that has not read the files before.
+IMPORT_FACTOR = 4
+# Seconds for the interpreter to start and to write where it hangs.
+HANG_SLACK = 10.0
 
 # Run by the release's own interpreter as the app's user: what gunicorn's worker would do, and what it costs.
 IMPORT_CHECK = """
@@ -38,6 +43,9 @@ out = os.dup(1)
 os.dup2(2, 1)
 answer = {}
 try:
+    import faulthandler
+    # From a thread of its own, so that an extension module that never comes back is told as well.
+    faulthandler.dump_traceback_later(float(sys.argv[2]), exit=True, file=open(sys.argv[3], "w"))
     sys.path.insert(0, os.getcwd())
     from gunicorn.util import import_app
     from inspect import iscoroutinefunction, signature
@@ -100,6 +108,7 @@ class Build:
     def run(self) -> None:
         """Every step that is not behind this release yet."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        guard(self.folder, self.account)
         self.release.save(self.layout)
         self.own(self.scratch)
         self.step("source", self.fetch)
@@ -110,6 +119,8 @@ class Build:
         self.step("dependencies", self.install)
         if self.spec.commands_build:
             self.step("build", self.build_commands)
+        # The history is for build commands that ask git for a version; what serves does not need it.
+        files.delete(self.src / ".git")
         self.step("check", self.check)
         files.delete(self.scratch)
 
@@ -168,6 +179,8 @@ class Build:
         if not cache.exists():
             cache.mkdir(parents=True)
             os.chown(cache, self.account.uid, self.account.gid)
+        # The installer's lock files in it are for everybody to write.
+        cache.chmod(0o700)
         return Installer(
             name, self.venv, self.scratch, cache, self.account, self.spec.installer_env, self.journal.say
         )
@@ -233,7 +246,10 @@ class Build:
         python_path = [str(self.src / path) for path in self.paths()]
         if given.get("PYTHONPATH"):
             python_path.append(given["PYTHONPATH"])
-        env = {**given, "HOME": str(self.scratch), "TMPDIR": str(self.scratch), "VIRTUAL_ENV": str(self.venv)}
+        self.journal.hide(given.values())
+        # So that what a command says last is what it did last.
+        env = {"PYTHONUNBUFFERED": "1", **given}
+        env |= {"HOME": str(self.scratch), "TMPDIR": str(self.scratch), "VIRTUAL_ENV": str(self.venv)}
         if python_path:
             env["PYTHONPATH"] = ":".join(python_path)
         return command.base_env(env, self.venv / "bin")
@@ -260,20 +276,29 @@ class Build:
         self.journal.say(line[:200])
         command.run(
             ["/bin/sh", "-c", line], account=self.account, env=env, cwd=self.workdir, timeout=COMMAND_TIMEOUT,
-            on_line=self.journal.say, what=f"{key}: {line[:80]}",
+            on_line=self.journal.say, what=f"{key}: {line[:80]}", own_words=True,
         )  # fmt: skip
 
     def check(self, step: Step) -> None:
         """Imports the app in a throw-away process: a module that does not import is one clear line."""
         if not self.workdir.is_dir():
             raise FarrierError(f"chdir: given {self.spec.chdir}, which the source does not have")
-        limit = units.START_LEAST * 4.0
-        argv = [str(self.venv / "bin" / "python"), "-c", IMPORT_CHECK, self.spec.app]
+        limit = IMPORT_FACTOR * float(self.spec.start_timeout or units.START_LEAST)
+        hang = self.scratch / "hang"
+        argv = [str(self.venv / "bin" / "python"), "-c", IMPORT_CHECK, self.spec.app, str(limit), str(hang)]
         env = {**self.command_env(), "PYTHONDONTWRITEBYTECODE": "1", "FARRIER_APP": self.spec.name}
         began = time.monotonic()
-        text = command.run(
-            argv, account=self.account, env=env, cwd=self.workdir, timeout=limit, what=f"app: {self.spec.app}"
-        )
+        try:
+            text = command.run(
+                argv, account=self.account, env=env, cwd=self.workdir, timeout=limit + HANG_SLACK,
+                what=f"app: {self.spec.app}", own_words=True,
+            )  # fmt: skip
+        except FarrierError:
+            if place := hangs_at(hang, self.src):
+                raise FarrierError(
+                    f"app: {self.spec.app} does not import: still busy after {limit:.0f} s {place}", 1
+                ) from None
+            raise
         answer = _last_json(text)
         if "error" in answer:
             raise FarrierError(f"app: {self.spec.app} does not import: {answer['error']}", 1)
@@ -294,6 +319,27 @@ class Build:
             return
         # Nobody chose: gunicorn's own class for the interface.
         self.release.measured["worker_class"] = "asgi" if interface == "asgi" else "gthread"
+
+
+def hangs_at(dump: Path, src: Path) -> str:
+    """``at main.py, line 3, in connect`` from faulthandler's dump: the app's own innermost line, else any."""
+    try:
+        text = dump.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    frames = re.findall(r'^  File "(.+)", line (\d+) in (.+)$', text, re.MULTILINE)
+    own = [frame for frame in frames if Path(frame[0]).is_relative_to(src)]
+    if not frames:
+        return ""
+    name, line, function = (own or frames)[0]
+    where = str(Path(name).relative_to(src)) if own else name
+    return f"at {where}, line {line}" + ("" if function == "<module>" else f", in {function}")
+
+
+def guard(release: Path, account: Account) -> None:
+    """Only root and the app's group may look into a release: its source may hold a ``.env``."""
+    os.chown(release, 0, account.gid)
+    release.chmod(0o750)
 
 
 def _last_json(text: str) -> dict[str, Any]:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from ..errors import FarrierError
 from .account import Account
 
+# Seconds to wait for the rest of a command's stderr once it has ended.
+STDERR_WAIT = 2.0
+_FULL = re.compile(r"No space left on device|os error 28")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -30,19 +36,26 @@ def run(
     on_line: Callable[[str], None] | None = None,
     what: str = "",
     stdin: int = subprocess.DEVNULL,
+    own_words: bool = False,
 ) -> str:
-    """Runs `argv` to its end and answers what it printed. Raises FarrierError with the telling line."""
+    """Runs `argv` to its end and answers what it printed. Raises FarrierError with the telling line.
+
+    `own_words`: a person's own command; what it wrote to stderr last explains a failure, not what merely
+    looks like an error somewhere above.
+    """
     what = what or Path(argv[0]).name
+    apart = subprocess.PIPE if own_words else subprocess.STDOUT
     owner = {} if account is None else {"user": account.uid, "group": account.gid, "extra_groups": []}
     try:
         process = subprocess.Popen(
             list(argv), env=dict(env or base_env()), cwd=cwd, stdin=stdin, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, errors="replace", umask=0o022, start_new_session=True,
+            stderr=apart, text=True, errors="replace", umask=0o022, start_new_session=True,
             **owner,  # type: ignore[call-overload]
         )  # fmt: skip
     except OSError as error:
         raise FarrierError(f"{what}: {error.strerror or error}: {argv[0]}", 1) from None
     lines: list[str] = []
+    complaints = _Complaints(process.stderr, on_line)
     watchdog = _kill_after(process, timeout)
     try:
         for line in process.stdout:
@@ -52,20 +65,48 @@ def run(
             if on_line and line.strip():
                 on_line(line.rstrip()[:300])
         status = process.wait()
+        complaints.end()
     finally:
         late = watchdog()
     if late:
         raise FarrierError(f"{what}: no end after {timeout:.0f} s", 1)
     if status:
-        raise FarrierError(f"{what}: {failure(status, lines)}", 1)
+        said = complaints.last(status) or failure(status, [*lines, *complaints.lines])
+        raise FarrierError(f"{what}: {said}", 1)
     return "\n".join(lines)
+
+
+class _Complaints:
+    """Reads a command's stderr beside its output; without a pipe there is nothing to read."""
+
+    def __init__(self, stream: IO[str] | None, on_line: Callable[[str], None] | None) -> None:
+        self.lines: list[str] = []
+        self._stream, self._on_line = stream, on_line
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        if stream is not None:
+            self._thread.start()
+
+    def _read(self) -> None:
+        for line in self._stream or ():
+            if line.strip():
+                self.lines = [*self.lines, line.strip()][-500:]
+                if self._on_line:
+                    self._on_line(line.rstrip()[:300])
+
+    def end(self) -> None:
+        # A daemon that the command left behind may hold its stderr open for ever.
+        if self._stream is not None:
+            self._thread.join(STDERR_WAIT)
+
+    def last(self, status: int) -> str:
+        """The last lines in one; empty where the status or another cause says more."""
+        if not self.lines or status in (-9, 137) or _FULL.search("\n".join(self.lines)):
+            return ""
+        return f"{' | '.join(self.lines[-3:])[:400]} ({_ended(status)})"
 
 
 def _kill_after(process: subprocess.Popen[str], timeout: float | None) -> Callable[[], bool]:
     """Kills the process's whole session after `timeout` seconds; the answer says whether it had to."""
-    import signal
-    import threading
-
     fired: list[bool] = []
 
     def kill() -> None:
@@ -87,7 +128,7 @@ def _kill_after(process: subprocess.Popen[str], timeout: float | None) -> Callab
 def failure(status: int, lines: Sequence[str]) -> str:
     """One line for a program that failed: out of memory, out of disk, or its own last error."""
     text = "\n".join(lines)
-    if "No space left on device" in text or "os error 28" in text:
+    if _FULL.search(text):
         return "no space left on the disk"
     if status in (-9, 137):
         return "killed (most likely out of memory: give the host more memory or a swap file)"
@@ -104,5 +145,8 @@ def failure(status: int, lines: Sequence[str]) -> str:
             # The first ERROR is the cause; what follows repeats or excuses it.
             return re.sub(r"\s+", " ", found[0] if "rror" in pattern[:20] else found[-1]).strip()[:400]
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-    ended = f"ended by signal {-status}" if status < 0 else f"exit status {status}"
-    return f"{last[:400]} ({ended})"
+    return f"{last[:400]} ({_ended(status)})"
+
+
+def _ended(status: int) -> str:
+    return f"ended by signal {-status}" if status < 0 else f"exit status {status}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,33 @@ class Step:
         }
 
 
+# Shorter values are words like "true" or "info", which would make holes in every line.
+SECRET_LEAST = 8
+
+
+def bare(text: str) -> str:
+    """`text` without the name and password of any http address in it."""
+    return re.sub(r"(https?://)[^/@\s]+@", r"\1", text)
+
+
+class Hidden:
+    """What must not be told: values of the environment, and credentials in addresses."""
+
+    def __init__(self) -> None:
+        self.values: list[str] = []
+
+    def add(self, values: Iterable[str]) -> None:
+        lines = {part.strip() for value in values for part in (value, *value.splitlines())}
+        known = {*self.values, *(part for part in lines if len(part) >= SECRET_LEAST)}
+        # The longest first: one value may hold another.
+        self.values = sorted(known, key=len, reverse=True)
+
+    def clean(self, text: str) -> str:
+        for value in self.values:
+            text = text.replace(value, "***")
+        return bare(text)
+
+
 @dataclass
 class Journal:
     """Collects the steps of one run and writes each event as it happens."""
@@ -40,6 +68,7 @@ class Journal:
     path: Path | None
     run: str
     steps: list[Step] = field(default_factory=list)
+    hidden: Hidden = field(default_factory=Hidden)
 
     def __post_init__(self) -> None:
         # Opened once: a failed first deploy removes the file, and its follower must still hear the end.
@@ -58,7 +87,15 @@ class Journal:
 
     def say(self, line: str) -> None:
         """A line of detail inside a step."""
-        self.emit("line", detail=line)
+        self.emit("line", detail=self.clean(line))
+
+    def hide(self, values: Iterable[str]) -> None:
+        """From now on these values are told as ``***``."""
+        self.hidden.add(values)
+
+    def clean(self, text: str) -> str:
+        """`text` as it may be told and kept."""
+        return self.hidden.clean(text)
 
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
@@ -68,10 +105,11 @@ class Journal:
         try:
             yield step
         except BaseException as error:
-            self.emit("failed", step=name, detail=str(error))
+            self.emit("failed", step=name, detail=self.clean(str(error)))
             raise
         finally:
             step.seconds = time.monotonic() - began
+            step.detail = self.clean(step.detail)
             self.steps.append(step)
         # A step that found nothing to do is nothing to tell.
         if step.changed or step.detail:

@@ -75,6 +75,9 @@ class Installer:
             argv = [python, "-m", "pip", "install", "--quiet", "--no-input", "--no-cache-dir", "--no-compile"]
             argv += ["--disable-pip-version-check", "--no-warn-script-location", "--progress-bar=off"]
         self._run([*argv, *args], cwd, what)
+        # uv makes this one for everybody to write.
+        if (lock := self.venv / ".lock").is_file() and not lock.is_symlink():
+            lock.chmod(0o644)
 
     def compile(self) -> None:
         """Bytecode after pip's install, in one small process: the app may not write it later."""
@@ -226,12 +229,13 @@ def fill(
     if not hashed:
         locked += _unhashed(spec, lines, lock)
     if locked:
-        files.write(folder / "locked.txt", "\n".join([*locked, ""]))
+        files.write(folder / "locked.txt", "\n".join([*locked, ""]), 0o640, installer.account.gid)
         # With hashes nothing may be added to the list, a constraint neither.
         installer.install(["-r", str(folder / "locked.txt"), *([] if hashed else limit)], lock.project)
     rest = _unhashed(spec, lines, lock) if hashed else []
     if rest:
-        installer.install([*rest, *limit, *_frozen(folder, locked)], lock.project)
+        files.write(folder / "asked.txt", "\n".join([*rest, ""]), 0o640, installer.account.gid)
+        installer.install(["-r", str(folder / "asked.txt"), *limit, *_frozen(folder, locked)], lock.project)
     if lock.installs_project:
         no_deps = ["--no-deps"] if lock.kind != "pyproject.toml" else limit
         installer.install([*no_deps, "-e", str(lock.project)], lock.project, "the project itself")

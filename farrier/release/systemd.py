@@ -102,6 +102,11 @@ def _message(line: str) -> str:
     return f"Error: {text}" if severe else text
 
 
+def messages_since(unit: str, since: float) -> list[str]:
+    """What `unit` logged, without the JSON around it."""
+    return [_message(line.strip()) for line in journal_since(unit, since)]
+
+
 def telling_line(lines: list[str]) -> str:
     """The one line of a failed unit's log that a person needs: the last error, else the last line at all."""
     said = [_message(line.strip()) for line in lines if not _NOISE.match(line.strip())]
