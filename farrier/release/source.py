@@ -10,10 +10,12 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from ..errors import FarrierError
 from . import command, files
 from .account import Account
+from .events import bare
 from .layout import Layout
 from .spec import Source, Spec
 
@@ -31,19 +33,19 @@ def resolve(spec: Spec, layout: Layout) -> str:
     if source.type == "archive":
         return f"sha256:{source.sha256}"
     if source.type == "requirement":
-        return f"requirement:{source.requirement}"
+        return f"requirement:{bare(source.requirement or '')}"
     if _COMMIT.fullmatch(source.ref):
         return f"commit:{source.ref}"
     with _git_env(source, layout, spec.installer_env) as env:
         ref = source.ref
-        out = _git(["ls-remote", "--", source.repo or "", ref, f"{ref}^{{}}"], env, source)
+        out = _git(["ls-remote", "--", bare(source.repo or ""), ref, f"{ref}^{{}}"], env, source)
     found = {name: commit for commit, _, name in (line.partition("\t") for line in out.splitlines())}
     # An annotated tag names a tag object; ^{} is the commit behind it.
     for name in (f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}", f"refs/heads/{ref}", f"{ref}^{{}}", ref):
         if name in found:
             return f"commit:{found[name]}"
     raise FarrierError(
-        f"source.ref: given {ref}, which {source.repo} does not have; "
+        f"source.ref: given {ref}, which {bare(source.repo or '')} does not have; "
         "allowed: a branch, a tag or a whole commit id of 40 digits"
     )
 
@@ -104,17 +106,17 @@ def _lift(folder: Path, src: Path) -> None:
 def _check_out(
     spec: Spec, layout: Layout, commit: str, src: Path, account: Account, say: Callable[[str], None]
 ) -> None:
-    source = spec.source
+    source, repo = spec.source, bare(spec.source.repo or "")
     with _git_env(source, layout, spec.installer_env) as env:
         _git(["init", "--quiet", str(src)], env, source)
         here = ["-C", str(src)]
         try:
-            _git([*here, "fetch", "--quiet", "--depth=1", source.repo or "", commit], env, source)
+            _git([*here, "fetch", "--quiet", "--depth=1", repo, commit], env, source)
         except FarrierError:
             # Old servers give out only what a ref names: take everything, then the commit.
             say("the server does not give out single commits; fetching all of it")
             _git(
-                [*here, "fetch", "--quiet", "--tags", source.repo or "", "+refs/*:refs/remotes/all/*"],
+                [*here, "fetch", "--quiet", "--tags", repo, "+refs/*:refs/remotes/all/*"],
                 env,
                 source,
             )
@@ -147,10 +149,40 @@ def _git_env(source: Source, layout: Layout, extra: Mapping[str, str]) -> Iterat
                 raise FarrierError(f"source.deploy_key: given {key}, which is not on this host")
             ssh += ["-oIdentitiesOnly=yes", "-oIdentityAgent=none", f"-i{key}"]
         yield command.base_env({
-            **extra, "HOME": folder, "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "/bin/false",
-            "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_SSH_COMMAND": " ".join(ssh),
+            **extra, "HOME": folder, "GIT_TERMINAL_PROMPT": "0",
+            "GIT_ASKPASS": _askpass(source, Path(folder)), "GIT_CONFIG_GLOBAL": "/dev/null",
+            "GIT_SSH_COMMAND": " ".join(ssh),
             "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*",
         })  # fmt: skip
+
+
+# git asks "Username for 'https://HOST': " and "Password for 'https://USER@HOST': ".
+ASKPASS = """\
+#!/bin/sh
+case "$1" in
+*"://{host}'"* | *"@{host}'"*) ;;
+*) exit 1 ;;
+esac
+case "$1" in
+Username*) cat {folder}/name ;;
+*) cat {folder}/password ;;
+esac
+"""
+
+
+def _askpass(source: Source, folder: Path) -> str:
+    """The program that tells git the name and password of an https address, so that no ``ps`` shows them."""
+    address = urlsplit(source.repo or "")
+    if address.scheme not in ("http", "https") or "@" not in address.netloc:
+        return "/bin/false"
+    userinfo, _, host = address.netloc.rpartition("@")
+    name, _, password = userinfo.partition(":")
+    if not re.fullmatch(r"[\w.:\[\]-]+", host):
+        raise FarrierError(f"source.repo: {host} is no host's name")
+    files.write(folder / "name", unquote(name), 0o600)
+    files.write(folder / "password", unquote(password), 0o600)
+    files.write(folder / "askpass", ASKPASS.format(host=host, folder=folder), 0o700)
+    return str(folder / "askpass")
 
 
 def _git(args: list[str], env: Mapping[str, str], source: Source) -> str:
@@ -164,9 +196,11 @@ def _git(args: list[str], env: Mapping[str, str], source: Source) -> str:
             "source.type: given git, but this host has no git; install the package git"
         ) from None
     except subprocess.TimeoutExpired:
-        raise FarrierError(f"source.repo: {source.repo} did not answer in {GIT_TIMEOUT:.0f} s", 1) from None
+        raise FarrierError(
+            f"source.repo: {bare(source.repo or '')} did not answer in {GIT_TIMEOUT:.0f} s", 1
+        ) from None
     if done.returncode:
-        raise FarrierError(f"source.repo: {source.repo}: {_git_cause(done.stderr, source)}", 1)
+        raise FarrierError(f"source.repo: {bare(source.repo or '')}: {_git_cause(done.stderr, source)}", 1)
     return done.stdout
 
 

@@ -145,8 +145,11 @@ class View:
         )
 
 
-def look(spec: Spec, layout: Layout, check: bool = False) -> View:
-    """Reads everything that decides. Raises FarrierError for what cannot be found out."""
+def look(spec: Spec, layout: Layout, check: bool = False, known: str = "") -> View:
+    """Reads everything that decides; `known`: what the source is, where nobody has to be asked.
+
+    Raises FarrierError for what cannot be found out.
+    """
     state = State.load(layout)
     missing: list[str] = []
     chosen: Python | None = None
@@ -158,7 +161,7 @@ def look(spec: Spec, layout: Layout, check: bool = False) -> View:
             raise
         missing.append(str(error))
     try:
-        resolved = source.resolve(spec, layout)
+        resolved = known or source.resolve(spec, layout)
     except FarrierError as error:
         if not check or (error.status == 2 and "no git" not in str(error)):
             raise

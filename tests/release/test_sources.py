@@ -50,7 +50,7 @@ def test_git_by_ssh_with_a_deploy_key(site: Any, gone: str, hello_tree: Tree) ->
         assert site.get(PORT).startswith("git one")
         assert not site.apply(spec)["changed"]
         # The key is not left where an app, or a backup of its folder, could read it.
-        found = host.run(["grep", "-rl", "PRIVATE KEY", f"/srv/{gone}", "/run"], check=False).stdout
+        found = host.run(["grep", "-rl", "OPENSSH PRIVATE KEY", f"/srv/{gone}", "/run"], check=False).stdout
         assert found.strip() == ""
         host.write("/srv/git/tree/main.py", hello_tree("git two")["main.py"])
         host.shell(
