@@ -243,6 +243,9 @@ class _Reading:
         if "name" not in self.data:
             self.problems.append("name: missing; allowed: lower-case letters, digits, - and _")
         state = self.choice("state", STATES, "present")
+        # Its units and folders would be farrier's own, or look like a deploy of another app.
+        if state == "present" and re.fullmatch(r"farrier([-_].*)?", name):
+            self.wrong("name", "a name that is not farrier and does not begin with farrier-")
         root = self.folder("root", f"/srv/{name}")
         common: dict[str, Any] = {
             "name": name,

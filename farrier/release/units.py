@@ -119,6 +119,7 @@ def memory_total(plan: Plan) -> int | None:
 def template(spec: Spec, layout: Layout) -> Unit:
     home = "read-only" if spec.root.startswith(("/home/", "/root/")) else "yes"
     writable = [f"-{layout.shared}"]
+    candidate, active = layout.candidate_drop_in("%i"), layout.active_drop_in
     text = f"""\
 {layout.mark}
 [Unit]
@@ -136,6 +137,8 @@ Group={spec.group}
 Slice={layout.slice}
 Sockets={layout.socket}
 EnvironmentFile={layout.etc}/%i/env
+# A colour starts only as the one that serves or as the candidate: there are never two by accident.
+ExecCondition=/bin/sh -c 'test -e {candidate} || grep -qxF "Service={spec.name}@%i.service" {active}'
 ExecReload=/bin/kill -HUP $MAINPID
 KillMode=mixed
 Restart=always
