@@ -28,6 +28,19 @@ def find(spec: Spec) -> Account | None:
         return None
 
 
+def comment(spec: Spec) -> str:
+    """The comment field by which a user that we made is known again when state.json is gone."""
+    return f"farrier app {spec.name}"
+
+
+def is_ours(spec: Spec) -> bool:
+    """True if a run of this app made its user, be it before data was kept."""
+    try:
+        return pwd.getpwnam(spec.user).pw_gecos == comment(spec)
+    except KeyError:
+        return False
+
+
 def problem(spec: Spec, ours: bool) -> str | None:
     """Why `spec`'s user cannot be taken. `ours`: state.json says that we made it."""
     try:
@@ -57,7 +70,7 @@ def ensure(spec: Spec) -> tuple[Account, list[str]]:
         pwd.getpwnam(spec.user)
     except KeyError:
         _run("useradd", "--system", "--gid", spec.group, "--no-create-home", "--home-dir", spec.root,
-             "--shell", "/usr/sbin/nologin", "--comment", f"farrier app {spec.name}", spec.user)  # fmt: skip
+             "--shell", "/usr/sbin/nologin", "--comment", comment(spec), spec.user)  # fmt: skip
         made.append("user")
     found = find(spec)
     if found is None:

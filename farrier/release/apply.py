@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from ..sizing.plan import Plan
 
 Say = Callable[[Mapping[str, Any]], None]
+# Seconds to wait for a run of another spec, and between two looks at it.
+WAIT = 60.0
+WAIT_AGAIN = 0.3
 # The release machine's own share while it builds: it must never be why the app is slow or gets killed.
 DEPLOY_PROPERTIES = (
     "Type=exec",
@@ -221,7 +225,7 @@ def unified(diffs: list[dict[str, str]]) -> str:
 
 
 def _absent(spec: Spec, layout: Layout, check: bool) -> Result:
-    there = remove.is_there(layout)
+    there = remove.is_there(spec, layout)
     if there and not systemd.running():
         raise FarrierError(f"{spec.name}: this host does not run systemd")
     result = Result(
@@ -233,10 +237,17 @@ def _absent(spec: Spec, layout: Layout, check: bool) -> Result:
         began = time.monotonic()
         known = files.read_json(layout.app_json) or {}
         layout = Layout(spec.name, Path(known.get("root") or spec.root))
+        spec = _as_known(spec, known)
         with _for_removal(layout, spec.who):
             gone = remove.everything(spec, layout, State.load(layout), spec.keep_data)
         result.steps = [Step("remove", True, time.monotonic() - began, ", ".join(gone))]
     return result
+
+
+def _as_known(spec: Spec, known: Mapping[str, Any]) -> Spec:
+    """The order to remove, with the user and group that the app on the host runs as."""
+    kept = {key: known[key] for key in ("user", "group") if key in known}
+    return Spec.from_mapping({**spec.to_dict(), **kept})
 
 
 @contextmanager
@@ -244,45 +255,116 @@ def _for_removal(layout: Layout, who: str) -> Iterator[None]:
     if not layout.root.is_dir():
         yield
         return
-    with states.locked(layout, who):
+    with states.locked(layout, who, wait=2):
+        if systemd.is_active(layout.deploy_unit):
+            raise states.Held(f"{layout.name}: {states.held_by(layout)}", 1)
         yield
 
 
 # -- the unit that works, and its follower ------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Following:
+    """A run under way, and from where its events are read."""
+
+    run: str
+    descriptor: int
+    offset: int = 0
+    placed: bool = False
+
+
 def launch(spec: Spec, layout: Layout, order: Mapping[str, Any], say: Say) -> Result:
-    """Starts ``farrier-deploy-NAME.service`` and follows its events to the end."""
-    if states.is_locked(layout) or systemd.is_active(layout.deploy_unit):
-        raise FarrierError(f"{layout.name}: {states.held_by(layout)}", 1)
-    run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
-    made_root = not layout.root.exists()
-    layout.root.mkdir(parents=True, exist_ok=True)
-    if made_root:
-        state = State.load(layout)
-        state.created["root"] = True
-        state.save(layout)
-    events.trim(layout.events)
-    layout.events.touch(mode=0o640)
-    offset = layout.events.stat().st_size
-    layout.etc.mkdir(parents=True, exist_ok=True)
-    files.write_json(layout.wanted_json, {**spec.to_dict(), "order": {**order, "run": run}}, 0o600)
-    descriptor = os.open(layout.events, os.O_RDONLY)
+    """Starts ``farrier-deploy-NAME.service`` and follows its events to the end.
+
+    A run that is under way to the same end is followed instead; for another one's end this waits a while.
+    """
+    until, told = time.monotonic() + _patience(), False
+    while True:
+        following = _begin(spec, layout, order) or _join(spec, layout, order)
+        if following is not None:
+            break
+        if time.monotonic() >= until:
+            raise FarrierError(f"{layout.name}: {states.held_by(layout)}", 1)
+        if not told and states.is_locked(layout):
+            told = True
+            print(
+                f"{layout.name}: {states.held_by(layout)}; waiting up to {_patience():.0f} s", file=sys.stderr
+            )
+        time.sleep(WAIT_AGAIN)
     try:
-        # The unit must not run from a wheel in a folder that goes with whoever sent it.
-        placed = runtime.place(runtime.find(spec.runtime))
-        try:
-            _start_unit(spec, layout)
-        except FarrierError:
-            if made_root:
-                remove.everything(spec, layout, State.load(layout), keep_uploads=True)
-            raise
-        result = _followed(layout, run, descriptor, offset, say)
-        if placed:
+        result = _followed(layout, following, say)
+        if following.placed:
             result.steps.insert(0, Step("runtime", True, 0.0, runtime.find(spec.runtime).version))
         return result
     finally:
-        os.close(descriptor)
+        os.close(following.descriptor)
+
+
+def _patience() -> float:
+    """Seconds to wait for a run of another spec to end."""
+    try:
+        return float(os.environ.get("FARRIER_DEPLOY_WAIT", ""))
+    except ValueError:
+        return WAIT
+
+
+def _begin(spec: Spec, layout: Layout, order: Mapping[str, Any]) -> Following | None:
+    """Orders and starts a run; None where another one has the app.
+
+    Everything under the lock, so that no run's order is overwritten and nobody's files are cleaned away; the
+    unit waits for the lock until we have let go of it.
+    """
+    made_root = not layout.root.exists()
+    try:
+        with states.locked(layout, spec.who):
+            if systemd.is_active(layout.deploy_unit):
+                return None
+            run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+            state = State.load(layout)
+            if made_root:
+                state.created["root"] = True
+            state.save(layout)
+            events.trim(layout.events)
+            layout.events.touch()
+            layout.events.chmod(0o640)
+            layout.etc.mkdir(parents=True, exist_ok=True)
+            files.write_json(layout.wanted_json, {**spec.to_dict(), "order": {**order, "run": run}}, 0o600)
+            descriptor = os.open(layout.events, os.O_RDONLY)
+            try:
+                # The unit must not run from a wheel in a folder that goes with whoever sent it.
+                placed = runtime.place(runtime.find(spec.runtime))
+                _start_unit(spec, layout)
+            except BaseException as error:
+                os.close(descriptor)
+                if isinstance(error, _Taken):
+                    return None
+                if state.active is None and not state.run:
+                    remove.everything(spec, layout, state, failed=True)
+                raise
+            return Following(run, descriptor, os.fstat(descriptor).st_size, placed)
+    except states.Held:
+        return None
+
+
+def _join(spec: Spec, layout: Layout, order: Mapping[str, Any]) -> Following | None:
+    """The run under way, if it works towards the same end."""
+    wanted = files.read_json(layout.wanted_json) or {}
+    theirs = wanted.pop("order", {})
+    run = theirs.pop("run", None)
+    same = {**wanted, "who": ""} == {**spec.to_dict(), "who": ""} and theirs == dict(order)
+    if not same or not run or not systemd.is_active(layout.deploy_unit):
+        return None
+    try:
+        descriptor = os.open(layout.events, os.O_RDONLY)
+    except OSError:
+        return None
+    print(f"{layout.name}: {states.held_by(layout)}; following it", file=sys.stderr)
+    return Following(run, descriptor)
+
+
+class _Taken(FarrierError):
+    """systemd has a unit of that name already: another run began in between."""
 
 
 def _start_unit(spec: Spec, layout: Layout) -> None:
@@ -293,13 +375,16 @@ def _start_unit(spec: Spec, layout: Layout) -> None:
     command += [f"--description=Farrier deploys {layout.name}", *argv, "release", "work", layout.name]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
+        if "already loaded" in done.stderr or "already exists" in done.stderr:
+            raise _Taken(layout.deploy_unit, 1)
         raise FarrierError(f"{layout.deploy_unit} could not be started: {' '.join(done.stderr.split())}", 1)
 
 
-def _followed(layout: Layout, run: str, descriptor: int, offset: int, say: Say) -> Result:
+def _followed(layout: Layout, following: Following, say: Say) -> Result:
     last = "the start"
+    alive = partial(systemd.is_active, layout.deploy_unit)
     try:
-        for event in events.follow(descriptor, offset, run, lambda: systemd.is_active(layout.deploy_unit)):
+        for event in events.follow(following.descriptor, following.offset, following.run, alive):
             if event["event"] == "end":
                 return _result(event["result"])
             last = event.get("step", last)
@@ -345,7 +430,7 @@ def work(name: str) -> int:
         machine.run()
         result.msg = f"{name} serves release {machine.state.release}"
     except (FarrierError, SizingError, OSError) as error:
-        result.failed, result.msg = True, _one_line(name, error)
+        result.failed, result.msg = True, journal.clean(_one_line(name, error))
     result.changed = machine.changed
     result.steps = journal.steps
     result.release = machine.state.release

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import FarrierError
 from . import account as accounts
-from . import files, remove, runtime, systemd, units
+from . import files, remove, runtime, shared, systemd, units
 from . import state as states
-from .build import Build
-from .events import Journal
+from .build import Build, guard
+from .events import Journal, bare
 from .files import Undo
 from .layout import COLOURS, ETC, UNITS, VAR, Layout, other
 from .spec import Spec
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # Beyond a unit's own timeouts: systemd's own work on a busy host.
 SYSTEMCTL_SLACK = 30
+# Seconds: whoever started this run holds the lock until its unit runs.
+LOCK_WAIT = 10
 
 
 @dataclass
@@ -50,10 +52,11 @@ class Machine:
     def __post_init__(self) -> None:
         self.state = State.load(self.layout)
         self.undo = Undo(self.layout.undo)
+        self.journal.hide(self.spec.env.values())
 
     def run(self) -> None:
         """Everything, under the app's lock. Raises FarrierError after the host is as it was."""
-        with states.locked(self.layout, self.who):
+        with states.locked(self.layout, self.who, LOCK_WAIT):
             self.state = State.load(self.layout)
             self.recover()
             first = self.state.active is None
@@ -77,6 +80,8 @@ class Machine:
             )
             for kind in made:
                 self.state.created[kind] = getattr(self.spec, kind)
+            if not self.state.created.get("user") and accounts.is_ours(self.spec):
+                self.state.created |= {"user": self.spec.user, "root": True, "adopted": True}
         with self.journal.step("folders") as step:
             step.changed = self.folders()
 
@@ -91,7 +96,6 @@ class Machine:
             (VAR / "cache", 0, 0, 0o755),
             (layout.root, 0, 0, 0o755),
             (layout.releases, 0, 0, 0o755),
-            (layout.shared, self.account.uid, self.account.gid, 0o750),
         ):
             if not path.is_dir():
                 path.mkdir(parents=True)
@@ -101,16 +105,18 @@ class Machine:
                 os.chown(path, uid, gid)
                 path.chmod(mode)
                 made = True
-        self.state.save(layout)
-        return made
+        return shared.take(layout, self.state, self.account, self.journal.run) or made
 
     def advance(self) -> None:
-        view = look(self.spec, self.layout)
-        if self.target:
-            view.release = Release.load(self.layout, self.target)
+        target = Release.load(self.layout, self.target) if self.target else None
+        # What a rollback serves is built: its source need not be there any more.
+        view = look(self.spec, self.layout, known=target.source if target else "")
+        if target:
+            view.release = target
         self.state.run["phase"] = "build"
         release = view.release or self.build(view)
         view.release = release
+        guard(self.layout.release(release.id), self.account)
         if not self.target:
             # A database that went forward does not go back with the code.
             self.migrate(view, release)
@@ -137,7 +143,10 @@ class Machine:
         release.spec = {k: v for k, v in self.spec.to_dict().items() if k not in ("env", "installer_env")}
         source = dict(release.spec.get("source") or {})
         source.pop("deploy_key", None)
+        source |= {key: bare(source[key]) for key in ("repo", "requirement") if key in source}
         release.spec["source"] = source
+        if "extra_requirements" in release.spec:
+            release.spec["extra_requirements"] = [bare(one) for one in self.spec.extra_requirements]
         self.state.run["candidate"] = release.id
         self.state.save(self.layout)
         self.changed = True
@@ -241,8 +250,11 @@ class Machine:
 
     def reason(self, found: dict[str, str], service: str, began: float) -> str:
         tail = self.tail(service, began)
+        unready = [line for line in systemd.messages_since(service, began) if " is not ready: " in line]
         if found["Result"] == "timeout":
             limit = units.start_timeout(self.spec, self.plan) if self.plan else 0
+            if unready:
+                return f"not ready after {limit} s: {unready[-1].partition(' is not ready: ')[2]}"
             return f"not ready after {limit} s" + (f"; it last said: {tail}" if tail else "")
         if found["Result"] == "oom-kill":
             return "killed because it needed more memory than its limit"
@@ -392,6 +404,7 @@ class Machine:
         if candidate and candidate != old:
             systemd.systemctl("stop", self.layout.service(candidate), check=False, timeout=300)
             systemd.systemctl("reset-failed", self.layout.service(candidate), check=False)
+        shared.give_back(self.layout, self.state)
         if old and moved != units.listen_stream(self.layout):
             # systemd let go of the address when the file changed; only a start opens it again.
             systemd.systemctl("stop", self.layout.socket, check=False, timeout=300)
@@ -423,13 +436,11 @@ class Machine:
             self.put_back()
             if first:
                 step.detail = "nothing of it is left"
-                remove.everything(
-                    self.spec, self.layout, self.state, keep_data=self.spec.keep_data, keep_uploads=True
-                )
+                remove.everything(self.spec, self.layout, self.state, failed=True)
                 return
             step.detail = f"release {self.state.release} serves"
             files.delete(self.layout.wanted_json)
-            self.state.note(self.layout, "failed", str(candidate or ""), str(error)[:500])
+            self.state.note(self.layout, "failed", str(candidate or ""), self.journal.clean(str(error))[:500])
 
 
 def view_action(view: View, state: State) -> str:

@@ -50,6 +50,12 @@ def _names(spec: Spec, layout: Layout) -> list[str]:
             found.append(
                 f"name: {spec.name} would take the unit {unit}, which {path} holds; choose another name"
             )
+    theirs = [one for one in ("releases", "current", *COLOURS) if os.path.lexists(layout.root / one)]
+    if theirs and not layout.state_json.exists() and not layout.app_json.exists():
+        found.append(
+            f"root: {spec.root} holds {', '.join(theirs)}, which farrier did not make; choose another root "
+            "(shared may be there already: it is taken over)"
+        )
     for other in ETC.glob("*/app.json"):
         data = files.read_json(other) or {}
         name = other.parent.name

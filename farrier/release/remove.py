@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from . import account, files, systemd
+from ..errors import FarrierError
+from . import account, files, shared, systemd
+from . import state as states
 from .layout import COLOURS, ETC, LAUNCHER, RUN, RUNTIME, UPLOADS, VAR, Layout
 from .spec import Spec
 from .state import State, releases
@@ -14,21 +16,27 @@ from .state import State, releases
 OWN = ("releases", "current", "blue", "green", "state.json", "events.jsonl", "undo", "lock")
 
 
-def is_there(layout: Layout) -> bool:
-    """True if anything of the app is on the host."""
+def is_there(spec: Spec, layout: Layout) -> bool:
+    """True if anything of the app is on the host, data that an earlier removal kept included."""
     places = [layout.etc, layout.state_json, layout.releases, layout.run_dir, *layout.unit_paths()]
-    return any(place.exists() or place.is_symlink() for place in places)
+    if any(place.exists() or place.is_symlink() for place in places):
+        return True
+    return not spec.keep_data and layout.shared.is_dir() and account.is_ours(spec)
 
 
 def everything(
-    spec: Spec, layout: Layout, state: State, keep_data: bool = False, keep_uploads: bool = False
+    spec: Spec, layout: Layout, state: State, keep_data: bool = False, failed: bool = False
 ) -> list[str]:
     """Stops and removes the app; answers what was removed. Safe to run again after a kill.
 
-    `keep_uploads`: after a failed first deploy what was uploaded for it stays, for the next try.
+    `keep_data`: shared/ stays, with the user and group that it belongs to. `failed`: on behalf of a first
+    deploy that failed, so what was there before it stays, and so does what was uploaded, for the next try.
     """
     gone: list[str] = []
-    archives = [] if keep_uploads else _archives(layout)
+    if not state.created and account.is_ours(spec):
+        # Left by an earlier removal that kept the data.
+        state.created = {"user": spec.user, "root": True}
+    archives = [] if failed else _archives(layout)
     _stop(layout)
     for path in layout.unit_paths():
         if path.exists() and (path.is_dir() or systemd.foreign_unit(path.name, layout.mark) is None):
@@ -36,13 +44,49 @@ def everything(
             gone.append(path.name)
     systemd.reload_units()
     systemd.systemctl("reset-failed", layout.socket, layout.slice, *map(layout.service, COLOURS), check=False)
-    gone += _folders(layout, state, keep_data)
+    keeps = keep_data or (failed and not shared.may_go(layout, state))
+    has_data = keeps and shared.belongs_to(layout, spec.user)
+    if not has_data and not (failed and state.created.get("adopted")):
+        # Before the folders: a killed removal finds in state.json what it still has to do.
+        gone += _accounts(spec, layout, state)
+    gone += _folders(layout, state, keeps)
     for archive in archives:
         files.delete(archive)
-    account.remove(state.created.get("user"), state.created.get("group"))
-    gone += [f"{kind} {name}" for kind, name in state.created.items() if kind in ("user", "group")]
-    _last(keep_uploads)
+    _last(failed)
     return gone
+
+
+def _accounts(spec: Spec, layout: Layout, state: State) -> list[str]:
+    """Removes the user and group that runs made, unless another app runs as them: then they become its."""
+    made = {kind: str(state.created[kind]) for kind in ("user", "group") if state.created.get(kind)}
+    heirs = [one for one in _neighbours(layout) if {one.user, one.group} & set(made.values())]
+    if heirs:
+        _bequeath(heirs[0], made)
+        return []
+    account.remove(made.get("user"), made.get("group"))
+    return [f"{kind} {name}" for kind, name in made.items()]
+
+
+def _neighbours(layout: Layout) -> list[Spec]:
+    """The other apps of this host, in force or under way."""
+    found = {}
+    for path in (*ETC.glob("*/wanted.json"), *ETC.glob("*/app.json")):
+        data = files.read_json(path)
+        if data is not None and path.parent != layout.etc:
+            data.pop("order", None)
+            with contextlib.suppress(FarrierError):
+                found[path.parent.name] = Spec.from_mapping(data)
+    return list(found.values())
+
+
+def _bequeath(heir: Spec, made: dict[str, str]) -> None:
+    """Notes in the other app's state that its removal takes the account away."""
+    layout = Layout(heir.name, Path(heir.root))
+    # Where it is being deployed right now its run holds the state: then the account stays for good.
+    with contextlib.suppress(states.Held), states.locked(layout, "removal of another app", wait=5):
+        state = State.load(layout)
+        state.created.update(made)
+        state.save(layout)
 
 
 def _stop(layout: Layout) -> None:
@@ -52,10 +96,10 @@ def _stop(layout: Layout) -> None:
         systemd.systemctl("stop", unit, check=False, timeout=300)
 
 
-def _folders(layout: Layout, state: State, keep_data: bool) -> list[str]:
+def _folders(layout: Layout, state: State, keep_shared: bool) -> list[str]:
     names = [
         name
-        for name in (*OWN, *([] if keep_data else ["shared"]))
+        for name in (*OWN, *([] if keep_shared else ["shared"]))
         if (layout.root / name).exists() or (layout.root / name).is_symlink()
     ]
     # state.json last of all: what a killed removal still has to do stands in it.
@@ -84,14 +128,14 @@ def _archives(layout: Layout) -> list[Path]:
     return [UPLOADS / f"{digest}.tar.gz" for digest in own - others if digest]
 
 
-def _last(keep_uploads: bool) -> None:
+def _last(failed: bool) -> None:
     """With the last app goes what all apps share: empty folders, tools, the runtime."""
     if any(path.is_dir() for path in ETC.glob("*")):
         return
     for folder in (ETC, RUN):
         with contextlib.suppress(OSError):
             folder.rmdir()
-    files.delete(VAR / "cache" if keep_uploads else VAR)
+    files.delete(VAR / "cache" if failed else VAR)
     with contextlib.suppress(OSError):
         VAR.rmdir()
     files.delete(RUNTIME)

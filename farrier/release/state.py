@@ -17,7 +17,12 @@ from . import files
 from .layout import Layout
 
 SCHEMA = 1
+LOCK_AGAIN = 0.1
 HISTORY = 20
+
+
+class Held(FarrierError):
+    """Another run holds the app's lock."""
 
 
 @dataclass
@@ -31,7 +36,8 @@ class State:
     previous: str | None = None
     """The release that was served before it; what ``rollback`` goes back to."""
     created: dict[str, Any] = field(default_factory=dict)
-    """What this app's runs made and ``remove`` takes away: user, group, root, paths outside root."""
+    """What this app's runs made and ``remove`` takes away: user, group, root; ``shared``: the run that made
+    it; ``adopted``: the user was there, from before a removal that kept the data."""
     run: dict[str, Any] = field(default_factory=dict)
     """The run under way: id, who, phase, candidate (release), colour. Empty between runs."""
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -43,7 +49,8 @@ class State:
         return cls(**{item.name: data[item.name] for item in fields(cls) if item.name in data})
 
     def save(self, layout: Layout) -> None:
-        files.write_json(layout.state_json, {"schema": SCHEMA, "name": layout.name, **asdict(self)})
+        data = {"schema": SCHEMA, "name": layout.name, **asdict(self)}
+        files.write_json(layout.state_json, data, 0o640, _group(layout))
 
     def note(self, layout: Layout, outcome: str, release: str | None, message: str = "") -> None:
         """Ends the run and keeps its outcome."""
@@ -80,11 +87,20 @@ class Release:
         return cls(**{item.name: data[item.name] for item in fields(cls) if item.name in data})
 
     def save(self, layout: Layout) -> None:
-        files.write_json(layout.release(self.id) / "release.json", {"schema": SCHEMA, **asdict(self)})
+        data = {"schema": SCHEMA, **asdict(self)}
+        files.write_json(layout.release(self.id) / "release.json", data, 0o640, _group(layout))
 
     @property
     def is_built(self) -> bool:
         return "check" in self.done
+
+
+def _group(layout: Layout) -> int:
+    """The app's group, as its folder under /etc has it; root's before the first run made that folder."""
+    try:
+        return layout.etc.stat().st_gid
+    except OSError:
+        return 0
 
 
 def releases(layout: Layout) -> list[Release]:
@@ -101,23 +117,44 @@ def now() -> str:
 
 
 @contextmanager
-def locked(layout: Layout, who: str) -> Iterator[None]:
-    """Holds the app's lock, or says whose it is and since when.
+def locked(layout: Layout, who: str, wait: float = 0) -> Iterator[None]:
+    """Holds the app's lock; raises Held, which says whose it is and since when, after `wait` seconds.
 
-    The kernel lets go of it when its holder dies, so a killed run never blocks the next.
+    The kernel lets go of it when its holder dies, so a killed run never blocks the next. Only root can open
+    the file, so nobody else can block a run.
     """
-    layout.root.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    descriptor = _take(layout, time.monotonic() + wait)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FarrierError(f"{layout.name}: {held_by(layout)}", 1) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "who": who, "since": time.time()}).encode(), 0)
         yield
-        os.ftruncate(descriptor, 0)
     finally:
+        # A holder that has gone must not be named later.
+        os.ftruncate(descriptor, 0)
+        os.close(descriptor)
+
+
+def _take(layout: Layout, until: float) -> int:
+    """The descriptor of the lock, held."""
+    while True:
+        layout.root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.fchmod(descriptor, 0o600)
+            # A removal takes the file away: a lock on what no longer has the name is none.
+            if layout.lock.stat().st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                os.close(descriptor)
+                raise Held(f"{layout.name}: {held_by(layout)}", 1) from None
+            time.sleep(LOCK_AGAIN)
+        except BaseException:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
 
 

@@ -65,7 +65,7 @@ class Site:
             spec["source"] = self.upload(tree)
         return {**spec, **more}
 
-    def farrier(self, *args: str, input: str = "", check: bool = True) -> dict[str, Any]:
+    def farrier(self, *args: str, input: str = "", check: bool = True, wait: float = 60) -> dict[str, Any]:
         """One ``farrier release`` command with --json: the launcher, or the wheel where there is none yet."""
         launch = (
             'if [ -x /usr/local/bin/farrier ]; then exec farrier release "$@"; '
@@ -75,7 +75,11 @@ class Site:
             ["sh", "-c", launch, "sh", *args, "--json"],
             input=input,
             check=False,
-            env={"PYTHONPATH": self.wheel, "PYTHONDONTWRITEBYTECODE": "1"},
+            env={
+                "PYTHONPATH": self.wheel,
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "FARRIER_DEPLOY_WAIT": str(wait),
+            },
         )
         assert done.stdout.startswith("{"), done.stdout + done.stderr
         answer: dict[str, Any] = json.loads(done.stdout)
@@ -83,12 +87,14 @@ class Site:
             assert not answer.get("failed"), answer["msg"] + "\n" + done.stderr
         return answer
 
-    def apply(self, spec: Mapping[str, Any], *flags: str, check: bool = True) -> dict[str, Any]:
-        return self.farrier("apply", "-", *flags, input=json.dumps(spec), check=check)
+    def apply(
+        self, spec: Mapping[str, Any], *flags: str, check: bool = True, wait: float = 60
+    ) -> dict[str, Any]:
+        return self.farrier("apply", "-", *flags, input=json.dumps(spec), check=check, wait=wait)
 
-    def refused(self, spec: Mapping[str, Any], *flags: str) -> str:
+    def refused(self, spec: Mapping[str, Any], *flags: str, wait: float = 60) -> str:
         """The one line with which a run is refused or fails."""
-        answer = self.apply(spec, *flags, check=False)
+        answer = self.apply(spec, *flags, check=False, wait=wait)
         assert answer["failed"], answer
         assert "Traceback" not in answer["msg"]
         return str(answer["msg"])

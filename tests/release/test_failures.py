@@ -17,7 +17,8 @@ PORT = 8201
 @pytest.fixture(scope="module")
 def desk(site: Any, hello_tree: Tree) -> Iterator[dict[str, Any]]:
     """An app that serves release one throughout this file."""
-    spec = site.spec("desk", hello_tree("one"), bind=f"127.0.0.1:{PORT}")
+    # One worker, so that other apps of these tests have room beside it.
+    spec = site.spec("desk", hello_tree("one"), bind=f"127.0.0.1:{PORT}", settings={"workers": 1})
     site.apply(spec)
     yield spec
     site.remove("desk")
@@ -74,6 +75,27 @@ def test_a_boot_that_hangs_is_given_up(site: Any, desk: dict[str, Any], as_befor
     hang = "import os, time\nif 'FARRIER_PLAN' in os.environ: time.sleep(600)\n" + APP
     line = site.refused({**desk, "source": site.upload({"main.py": hang}), "start_timeout": 5})
     assert "not ready after 5 s" in line
+
+
+def test_an_import_that_hangs_is_placed(site: Any, desk: dict[str, Any], as_before: None) -> None:
+    tree = {
+        "main.py": "import slow\n" + APP,
+        "slow.py": "import time\n\ndef wait():\n    time.sleep(600)\n\nwait()\n",
+    }
+    line = site.refused({**desk, "source": site.upload(tree), "start_timeout": 1})
+    assert line.endswith("app: main:app does not import: still busy after 4 s at slow.py, line 4, in wait")
+
+
+def test_a_readiness_check_that_hangs_is_named(site: Any, desk: dict[str, Any], as_before: None) -> None:
+    tree = {"main.py": "import time\n\ndef database():\n    time.sleep(600)\n\n" + APP}
+    line = site.refused({**desk, "source": site.upload(tree), "ready": "main:database", "start_timeout": 12})
+    assert re.search(r"not ready after 12 s: main:database: no answer within \d+ s$", line), line
+
+
+def test_names_of_our_own_are_refused(site: Any, hello_tree: Tree) -> None:
+    for name in ("farrier", "farrier-deploy-desk", "farrier_desk"):
+        line = site.refused(site.spec(name, hello_tree("x"), bind="127.0.0.1:8204"))
+        assert line.startswith(f"name: given '{name}'; allowed: a name that is not farrier")
 
 
 def test_a_failed_command_is_named(site: Any, desk: dict[str, Any], as_before: None) -> None:
@@ -190,23 +212,55 @@ def test_a_killed_run_is_gone_on_with(site: Any, desk: dict[str, Any], hello_tre
     assert not site.apply(spec)["changed"]
 
 
-def test_a_second_run_waits_its_turn_and_a_stopped_one_is_undone(site: Any, desk: dict[str, Any]) -> None:
+def test_a_second_run_follows_or_waits_and_a_stopped_one_is_undone(
+    site: Any, desk: dict[str, Any], hello_tree: Tree
+) -> None:
     slow = {**desk, "commands": {"build": ["sleep 60"]}}
     site.host.write("/tmp/slow.json", json.dumps(slow))
     before = site.state("desk")
-    site.host.shell(
+    begin = (
         f"PYTHONPATH={site.wheel} env --default-signal=INT setsid "
-        "python3 -m farrier release apply /tmp/slow.json --json > /tmp/slow.out 2>&1 &"
+        "python3 -m farrier release apply /tmp/slow.json --json > /tmp/slow.{}.out 2>&1 &"
     )
+    site.host.shell(begin.format(1))
     site.wait_for("the build", "tail -3 /srv/desk/events.jsonl | grep -q 'sleep 60'")
-    line = site.refused(slow)
+    line = site.refused({**desk, "source": site.upload(hello_tree("other"))}, wait=2)
     assert re.search(r"another run holds it: tests, pid \d+, for \d+ s", line)
-    # Ctrl-C of the one who follows does not stop the deploy.
+    assert re.search(r"another run holds it", site.refused({"name": "desk", "state": "absent"}))
+    # Ctrl-C of the one who follows does not stop the deploy, and who comes next goes on following it.
     site.host.shell("kill -INT $(pgrep -f '[r]elease apply /tmp/slow.json')")
-    site.wait_for("the follower's end", "grep -q 'goes on in' /tmp/slow.out", 10)
+    site.wait_for("the follower's end", "grep -q 'goes on in' /tmp/slow.1.out", 10)
     assert site.host.shell("systemctl is-active farrier-deploy-desk").strip() == "active"
+    site.host.shell(begin.format(2))
+    site.wait_for("the next follower", "grep -q 'following it' /tmp/slow.2.out", 10)
     site.host.run(["systemctl", "stop", "farrier-deploy-desk"])
+    site.wait_for("its end", "grep -q 'stopped by systemctl stop' /tmp/slow.2.out", 10)
     after = site.state("desk")
     assert after["release"] == before["release"]
     assert after["history"][-1]["message"] == "stopped by systemctl stop"
     assert re.match("one|killed at", site.get(PORT))
+
+
+def test_four_runs_at_once_end_with_what_one_of_them_wants(
+    site: Any, desk: dict[str, Any], hello_tree: Tree
+) -> None:
+    for number, version in enumerate(("same", "same", "same", "another")):
+        spec = {**desk, "source": site.upload(hello_tree(version))}
+        site.host.write(f"/tmp/run{number}.json", json.dumps(spec))
+    site.host.shell(
+        f"export PYTHONPATH={site.wheel}; for n in 0 1 2 3; do "
+        "python3 -m farrier release apply /tmp/run$n.json --json > /tmp/run$n.out 2>/dev/null & done; wait"
+    )
+    for number in range(4):
+        told = json.loads(site.host.read(f"/tmp/run{number}.out"))
+        assert not told["failed"], told["msg"]
+    assert site.get(PORT).split()[0] in ("same", "another")
+    assert site.state("desk")["run"] == {}
+
+
+def test_the_lock_is_roots_and_names_nobody_who_has_gone(site: Any, desk: dict[str, Any]) -> None:
+    assert site.host.shell("stat -c %a /srv/desk/lock").strip() == "600"
+    block = site.host.run(["runuser", "-u", "desk", "--", "flock", "/srv/desk/lock", "true"], check=False)
+    assert block.returncode
+    site.refused({**desk, "source": site.upload({"main.py": "import nothere\n"})})
+    assert site.host.read("/srv/desk/lock") == ""
