@@ -97,9 +97,10 @@ CPU-bound: one a CPU (more only queue inside the machine: 88-96 req/s in every m
 WORKERS_AT_LEAST = {"io": 2, "mixed": 2, "async": 2, "cpu": 1}
 """Two, so that one answers while the other is stuck or replaced."""
 
-WORKERS_PER_CPU_AT_LEAST = 1.0
-"""Where threads share too few database connections, workers give way down to this, then threads do. The same
-connections serve as many threads either way, and fewer workers take less memory. First estimate."""
+WORKERS_PER_CPU_AT_LEAST = 2.0
+"""Where threads share too few database connections, workers give way down to this (the least that practice
+advises for I/O-bound work), then threads do: the same connections serve as many threads either way, and fewer
+workers take less memory. First estimate."""
 
 ASYNC_WORKERS_PER_CPU = 1.5
 ASYNC_WORKERS_AT_LEAST = 3

@@ -70,9 +70,8 @@ def _by_database(problem: Problem, one: Fit, connections: Connections) -> str:
         each = counted(needed, "connection")
         return f"{more} with {each} each, a deploy included, are too many for {connections.sentence()}"
     each = counted(connections.each(strategy, one.workers), "connection")
-    return (
-        f"one a CPU, so that the threads of each share {each}, a deploy included, of {connections.sentence()}"
-    )
+    shared = f"the threads of each share {each}, a deploy included, of {connections.sentence()}"
+    return f"as few as practice allows (2 a CPU), because {shared}"
 
 
 def _threads(problem: Problem, one: Fit) -> Answer:

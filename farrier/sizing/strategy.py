@@ -145,7 +145,7 @@ class Problem:
 
     @property
     def workers_at_least(self) -> int:
-        """Workers for which threads give way where both share too few connections: one a CPU."""
+        """Workers for which threads give way where both share too few connections: two a CPU."""
         per_cpu = constants.WORKERS_PER_CPU_AT_LEAST
         least = max(math.ceil(per_cpu * self.cpus), constants.WORKERS_AT_LEAST[self.workload.kind])
         return min(self.wish.workers, least)
@@ -245,7 +245,7 @@ def workers_before_queue(problem: Problem, shape: Footprint) -> int:
 def most_by_database(problem: Problem, strategies: list[str]) -> int:
     """Workers, up to the wish, that the database allows; 0 for none.
 
-    Where threads share a pool, workers give way first, down to one a CPU, then threads. Django's threads each
+    Where threads share a pool, workers give way first, down to two a CPU, then threads. Django's threads each
     keep a connection, so there is nothing to share: as many workers as the least threads allow.
     """
     wish = problem.wish

@@ -227,7 +227,7 @@ def test_a_deploy_without_a_queue_costs_half_of_the_workers_at_most() -> None:
 
 @pytest.mark.parametrize(
     ("cpus", "workers", "threads", "connections"),
-    [(1, 2, 32, 20), (2, 4, 32, 11), (4, 5, 32, 9), (8, 8, 20, 5)],
+    [(1, 2, 32, 20), (2, 4, 32, 11), (4, 8, 20, 5), (8, 16, 8, 2)],
 )
 def test_workers_then_threads_give_way_to_a_database_of_100_connections(
     cpus: int, workers: int, threads: int, connections: int
