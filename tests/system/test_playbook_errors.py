@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,17 @@ def test_secrets_are_shown_nowhere_and_everything_else_is_readable(
     )
     for path in found.split():
         lab_host.shell(f'test -z "$(find {path} -perm /007)"')
+
+
+def test_two_runs_at_once_both_end_well(lab_host: Host, play: Play) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(play), pool.submit(play)]
+        done = [one.result() for one in both]
+    for one in done:
+        assert one.returncode == 0, one.stdout + one.stderr
+    digest = json.loads(lab_host.read("/etc/farrier/hello/app.json"))["source"]["sha256"]
+    assert lab_host.run(["test", "-f", f"/var/lib/farrier/uploads/{digest}.tar.gz"]).returncode == 0
+    assert "changed=0" in play().stdout
 
 
 def test_what_goes_leaves_nothing_behind_and_going_twice_changes_nothing(lab_host: Host, play: Play) -> None:

@@ -1,0 +1,117 @@
+"""The plan that preflight makes for a host: beside other apps, and what it says where there is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.farrier.web.plugins.module_utils import host_plan
+from ansible_collections.farrier.web.plugins.module_utils.app_options import remote_source, spec_of
+from ansible_collections.farrier.web.plugins.module_utils.host import Refused
+from ansible_collections.farrier.web.plugins.module_utils.sizing.budget import Budget
+from ansible_collections.farrier.web.plugins.module_utils.sizing.units import MIB
+from ansible_collections.farrier.web.plugins.plugin_utils.app_source import checked_options
+
+from farrier.errors import FarrierError
+from farrier.release import sized
+from farrier.release.layout import Layout
+from farrier.release.spec import Spec
+from farrier.sizing import budget as sizing_budget
+
+HOST = Budget.given("512MiB", 1, "host")
+
+
+@pytest.fixture
+def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """/etc/farrier of a host of 512 MiB, for both who look at it."""
+    monkeypatch.setattr(host_plan, "ETC", tmp_path)
+    monkeypatch.setattr(sized, "ETC", tmp_path)
+    own = sizing_budget.Budget.given("512MiB", 1, "host")
+    monkeypatch.setattr(sizing_budget, "read_budget", lambda **_: own)
+    return tmp_path
+
+
+def _has(etc: Path, name: str, mib: int) -> None:
+    (etc / name).mkdir()
+    (etc / name / "plan.json").write_text(json.dumps({"memory_deploy_peak": mib * MIB}))
+
+
+def _options(**given: Any) -> dict[str, Any]:
+    whole = {"name": "shop", "app": "main:app", "requirement": "shop", "prefix": "gunicorn_app_", **given}
+    options: dict[str, Any] = checked_options(whole, {})
+    return options
+
+
+@pytest.mark.parametrize(
+    "beside", [{}, {"blog": 60}, {"blog": 150}, {"blog": 150, "shop": 300}, {"blog": 500}]
+)
+@pytest.mark.parametrize("given", [{}, {"memory": "200MiB"}, {"settings": {"workers": 2}}])
+def test_preflight_and_the_release_plan_the_same(
+    etc: Path, beside: dict[str, int], given: dict[str, Any]
+) -> None:
+    for name, mib in beside.items():
+        _has(etc, name, mib)
+    options = _options(**given)
+    spec = Spec.from_mapping(spec_of(options, remote_source(options)))
+    try:
+        expected = sized.plan_for(spec, Layout("shop", etc / "root"), {}, {}).to_dict()
+    except FarrierError as refused:
+        with pytest.raises(Refused, match=r"^gunicorn_app_memory: shop needs .* beside .* for blog"):
+            host_plan.plan_beside_others(options, HOST)
+        assert "blog" in str(refused)
+        return
+    made = host_plan.plan_beside_others(options, HOST)[1].to_dict()
+    values = {key for key in made if key not in ("fields", "inputs", "warnings")}
+    assert {key: made[key] for key in values} == {key: expected[key] for key in values}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"memory": "10MiB"}, "memory: given 10MiB; shop needs at least "),
+        ({"memory": "2GiB"}, "memory: given 2 GiB, more than this host has (512 MiB)"),
+        (
+            {"settings": {"memory_limit": "2GiB"}},
+            "settings.memory_limit: given 2 GiB, more than this host has",
+        ),
+        ({"settings": {"workers": 90}}, "settings.workers: 90 does not fit on this host: 90 workers need "),
+        ({"database": {"memory": "480MiB"}}, "database.memory: 480 MiB leave too little: "),
+        ({"database": {"max_connections": 3}}, "database.max_connections: 3 connections (yours) less 5 "),
+        (
+            {"database": {"max_connections": 8}, "settings": {"workers": 4}},
+            "settings.workers: 8 connections (yours) less 5 in reserve = 3, and 4 workers ",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told_by_the_variable_that_a_person_wrote(
+    etc: Path, given: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(Refused) as refused:
+        host_plan.plan_beside_others(_options(**given), HOST)
+    assert str(refused.value).startswith(f"gunicorn_app_{told}")
+
+
+def test_the_least_memory_that_is_told_is_enough_and_a_little_less_is_not(etc: Path) -> None:
+    with pytest.raises(Refused) as refused:
+        host_plan.plan_beside_others(_options(memory="10MiB"), HOST)
+    least = int(str(refused.value).split("at least ")[1].split()[0])
+    host_plan.plan_beside_others(_options(memory=f"{least}MiB"), HOST)
+    with pytest.raises(Refused):
+        host_plan.plan_beside_others(_options(memory=f"{least - 4}MiB"), HOST)
+
+
+def test_a_host_that_is_too_small_for_any_choice_says_so(etc: Path) -> None:
+    with pytest.raises(Refused, match=r"^this host is too small for shop: "):
+        host_plan.plan_beside_others(_options(), Budget.given("100MiB", 1, "host"))
+
+
+def test_enough_connections_are_no_matter(etc: Path) -> None:
+    made = host_plan.plan_beside_others(_options(database={"max_connections": 20}), HOST)[1]
+    assert made.value("db_pool_size")
+
+
+def test_a_machine_by_its_sold_size_is_taken(etc: Path) -> None:
+    seen = Budget.given("440MiB", 1, "host")
+    assert host_plan.plan_beside_others(_options(memory="512MiB"), seen)[1].value("workers")
