@@ -380,6 +380,9 @@ class FarrierArbiter(Arbiter):
                 self.cfg.worker_exit(self, worker)
             except Exception:
                 self.log.exception("Exception during worker exit")
+            for number in STOPS:
+                # It is ending: in the interpreter's own end a handler would raise where nobody catches.
+                signal.signal(number, signal.SIG_IGN)
 
     def spawn_workers(self) -> None:
         """Gunicorn's pauses between forks are not needed: its herd was the reason, ours accepts later."""

@@ -6,8 +6,8 @@ Only what goes through ``sys.stdout`` and ``sys.stderr`` (print, warnings, trace
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-import io
 import json
 import os
 import re
@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from farrier.serve.events import identity, timestamp
@@ -33,10 +33,11 @@ HERALDS = (
 LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 
 
-class JsonStream(io.TextIOBase):
+class JsonStream:
     """In place of a text stream; every line, or traceback as a whole, becomes one object on ``raw``.
 
-    Each thread has its own unfinished group, so that two that print at once do not mix.
+    Each thread has its own unfinished group, so that two that print at once do not mix. Not of io's classes:
+    these are closed when the process ends, in Python code that a signal could break into.
     """
 
     def __init__(self, raw: Any, name: str) -> None:
@@ -60,6 +61,10 @@ class JsonStream(io.TextIOBase):
         else:
             self._mine.text = group
         return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
 
     def flush(self) -> None:
         """Lets out what has come to the end of a line, be it an unfinished traceback."""
@@ -93,11 +98,11 @@ class JsonStream(io.TextIOBase):
         return getattr(self.raw, name)
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]
+    def encoding(self) -> str:
         return str(self.raw.encoding)
 
     @property
-    def errors(self) -> str | None:  # type: ignore[override]
+    def errors(self) -> str | None:
         return self.raw.errors  # type: ignore[no-any-return]
 
     def fileno(self) -> int:
@@ -181,6 +186,17 @@ def take_over() -> None:
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, JsonStream):
             setattr(sys, name, JsonStream(stream, name))
+            # Registered before the app's own handlers, so run after them.
+            atexit.register(_put_back)
+
+
+def _put_back() -> None:
+    """The interpreter flushes what it finds at its end: let that be its own, where no signal breaks in."""
+    let_go()
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, JsonStream):
+            setattr(sys, name, stream.raw)
 
 
 @contextlib.contextmanager
