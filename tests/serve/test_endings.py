@@ -171,7 +171,7 @@ def test_a_kill_for_memory_is_told_from_a_crash(serve: Serve, tmp_path: Path) ->
         group.rmdir()
 
 
-@pytest.mark.parametrize("worker_class", ["sync", "gthread", "asgi", "uvicorn"])
+@pytest.mark.parametrize("worker_class", ["sync", "gthread", "asgi", "uvicorn", "gevent"])
 def test_a_request_that_a_stop_cuts_is_named(serve: Serve, worker_class: str) -> None:
     site = serve(
         app_of(worker_class),
