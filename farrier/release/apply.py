@@ -448,7 +448,8 @@ def _stopped(number: int, frame: object) -> None:
 def _one_line(name: str, error: Exception) -> str:
     if isinstance(error, OSError) and not isinstance(error, FarrierError):
         return f"{name}: {error.strerror or error}" + (f": {error.filename}" if error.filename else "")
-    return f"{name}: {error}"
+    told = str(error)
+    return told if told.startswith(f"{name}: ") else f"{name}: {told}"
 
 
 def rollback(name: str, release: str | None, who: str, say: Say) -> Result:

@@ -7,6 +7,7 @@ the switch a failure (or a kill, at the next run) puts everything back; after it
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from dataclasses import dataclass, field
@@ -53,6 +54,8 @@ class Machine:
         self.state = State.load(self.layout)
         self.undo = Undo(self.layout.undo)
         self.journal.hide(self.spec.env.values())
+        secret = re.compile(r"PASSWORD|TOKEN|SECRET|KEY")
+        self.journal.hide(text for name, text in self.spec.installer_env.items() if secret.search(name))
 
     def run(self) -> None:
         """Everything, under the app's lock. Raises FarrierError after the host is as it was."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from ..errors import FarrierError
 from . import account, files, shared, systemd
 from . import state as states
 from .layout import COLOURS, ETC, LAUNCHER, RUN, RUNTIME, UPLOADS, VAR, Layout
@@ -59,7 +58,7 @@ def everything(
 def _accounts(spec: Spec, layout: Layout, state: State) -> list[str]:
     """Removes the user and group that runs made, unless another app runs as them: then they become its."""
     made = {kind: str(state.created[kind]) for kind in ("user", "group") if state.created.get(kind)}
-    heirs = [one for one in _neighbours(layout) if {one.user, one.group} & set(made.values())]
+    heirs = [heir for heir, names in _neighbours(layout) if names & set(made.values())]
     if heirs:
         _bequeath(heirs[0], made)
         return []
@@ -67,26 +66,27 @@ def _accounts(spec: Spec, layout: Layout, state: State) -> list[str]:
     return [f"{kind} {name}" for kind, name in made.items()]
 
 
-def _neighbours(layout: Layout) -> list[Spec]:
-    """The other apps of this host, in force or under way."""
+def _neighbours(layout: Layout) -> list[tuple[Layout, set[str]]]:
+    """The other apps of this host, in force or under way, and the user and group of each."""
     found = {}
     for path in (*ETC.glob("*/wanted.json"), *ETC.glob("*/app.json")):
-        data = files.read_json(path)
-        if data is not None and path.parent != layout.etc:
-            data.pop("order", None)
-            with contextlib.suppress(FarrierError):
-                found[path.parent.name] = Spec.from_mapping(data)
+        data, name = files.read_json(path), path.parent.name
+        if data is not None and name != layout.name:
+            user = str(data.get("user") or name)
+            found[name] = (
+                Layout(name, Path(data.get("root") or f"/srv/{name}")),
+                {user, str(data.get("group") or user)},
+            )
     return list(found.values())
 
 
-def _bequeath(heir: Spec, made: dict[str, str]) -> None:
+def _bequeath(heir: Layout, made: dict[str, str]) -> None:
     """Notes in the other app's state that its removal takes the account away."""
-    layout = Layout(heir.name, Path(heir.root))
     # Where it is being deployed right now its run holds the state: then the account stays for good.
-    with contextlib.suppress(states.Held), states.locked(layout, "removal of another app", wait=5):
-        state = State.load(layout)
+    with contextlib.suppress(states.Held), states.locked(heir, "removal of another app", wait=5):
+        state = State.load(heir)
         state.created.update(made)
-        state.save(layout)
+        state.save(heir)
 
 
 def _stop(layout: Layout) -> None:

@@ -49,7 +49,7 @@ class Site:
                 archive.addfile(entry, io.BytesIO(text.encode()))
         digest = hashlib.sha256(buffer.getvalue()).hexdigest()
         path = f"/var/lib/farrier/uploads/{digest}.tar.gz"
-        local = Path(os.environ.get("TMPDIR", "/tmp")) / f"{digest}.tar.gz"
+        local = Path(os.environ.get("TMPDIR", "/tmp")) / f"{digest}-{os.getpid()}.tar.gz"
         local.write_bytes(buffer.getvalue())
         try:
             self.host.put(local, path)

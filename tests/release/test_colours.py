@@ -43,6 +43,8 @@ BY_HAND = [
     "systemctl kill -s KILL pair@green",
     "systemctl kill -s KILL --kill-who=main pair@green",
     "systemctl daemon-reexec",
+    # What a boot does once everything was stopped.
+    "systemctl stop pair.socket 'pair@*'; systemctl start sockets.target",
 ]
 
 

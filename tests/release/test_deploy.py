@@ -15,7 +15,8 @@ Tree = Callable[[str], dict[str, str]]
 
 @pytest.fixture(scope="module")
 def bare(site: Any) -> str:
-    """The host before anything was deployed."""
+    """The host before anything was deployed; uploads of other tests' refused runs are none of its."""
+    site.host.run(["rm", "-rf", "/var/lib/farrier"])
     return str(site.snapshot())
 
 
@@ -190,7 +191,7 @@ def test_the_socket_comes_first_after_a_crash_of_everything(site: Any, shop: dic
     active = site.state("shop")["active"]
     site.host.run(["systemctl", "kill", "-s", "KILL", f"shop@{active}"])
     assert site.get(8101)
-    assert site.host.shell(f"systemctl is-active shop@{active}").strip() in ("active", "activating")
+    site.wait_for(f"{active}", f"systemctl is-active shop@{active}")
 
 
 def test_a_new_address_moves_the_socket(site: Any, shop: dict[str, Any]) -> None:

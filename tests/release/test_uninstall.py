@@ -20,7 +20,7 @@ def without_shared(site: Any) -> str:
 def test_two_apps_do_not_touch_each_other_and_go_without_a_trace(site: Any, hello_tree: Tree) -> None:
     site.host.run(["rmdir", "/etc/farrier/neighbour"])
     before = without_shared(site)
-    one = site.spec("one-app", hello_tree("one"), bind="127.0.0.1:8401")
+    one = site.spec("one-app", hello_tree("one"), bind="127.0.0.1:8401", settings={"workers": 1})
     two = site.spec("two", hello_tree("two"), bind="127.0.0.1:8402", keep_releases=1)
     site.apply(one)
     pid = site.host.shell("systemctl show -P MainPID one-app@blue")
