@@ -97,6 +97,7 @@ def _less(budget: Budget, taken: int, beside: list[tuple[str, int]]) -> Budget |
         budget,
         memory_bytes=budget.memory_bytes - taken,
         machine_memory_bytes=budget.machine_memory_bytes - taken,
+        taken_bytes=taken,
         memory_source=f"{budget.memory_source}, less {_named(beside)}",
     )
 

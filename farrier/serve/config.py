@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from farrier.errors import FarrierError
@@ -189,7 +189,11 @@ def _plan(environ: Mapping[str, str], choices: Settings) -> tuple[Plan, list[Cha
     if not environ.get("FARRIER_SETTINGS"):
         # No file holds the choices here, so those that the plan was made with go on holding.
         choices = Settings.merged(choices, given.settings)
-    budget = read_budget(ignore=ignore)
+    if "runtime" in given.settings and "runtime" not in choices:
+        # Who runs it is nothing that a settings file says.
+        runs = {"runtime": given.settings.value("runtime")}
+        choices = Settings.merged(choices, Settings.from_mapping(runs, given.settings["runtime"].source))
+    budget = _by_the_same_measure(given.budget, read_budget(ignore=ignore))
     if not _resized(given.budget, budget):
         same = _chosen(choices) == _chosen(given.settings)
         return (given if same else plan(given.budget, given.workload, choices)), []
@@ -221,6 +225,25 @@ def _given_plan(text: str) -> Plan | None:
 
 def _chosen(choices: Settings) -> dict[str, Any]:
     return {name: one.value for name, one in choices.items()}
+
+
+def _by_the_same_measure(planned: Budget, now: Budget) -> Budget:
+    """What is there now, as the plan counted it.
+
+    Other apps keep what their plans take. And a hardened unit does not see PID 1, by which a container
+    that plays a host is told from an app's own.
+    """
+    if planned.scope == "host" and now.scope != "host":
+        now = replace(now, scope="host", machine_memory_bytes=now.memory_bytes)
+    taken = planned.taken_bytes
+    if not taken:
+        return now
+    return replace(
+        now,
+        memory_bytes=max(0, now.memory_bytes - taken),
+        machine_memory_bytes=max(0, now.machine_memory_bytes - taken),
+        taken_bytes=taken,
+    )
 
 
 def _resized(planned: Budget, now: Budget) -> bool:

@@ -41,6 +41,8 @@ class Budget:
     limits: tuple[Limit, ...] = ()
     scope: str = "given"
     """host: the system, the proxy and the log shipper share this memory; container: they do not."""
+    taken_bytes: int = 0
+    """What the plans of other apps on this machine take of it; memory_bytes is already without it."""
 
     @classmethod
     def given(cls, memory: str | int, cpus: str | float, scope: str = "given") -> Budget:

@@ -85,6 +85,7 @@ def _beside(
         host,
         memory_bytes=host.memory_bytes - taken,
         machine_memory_bytes=host.machine_memory_bytes - taken,
+        taken_bytes=taken,
         memory_source=f"{host.memory_source}, less {_named(beside)}",
     )
     found = plan(left, workload, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -33,6 +34,11 @@ def test_a_second_app_is_planned_with_what_the_first_leaves(
         budget = plan["inputs"]["budget"]
         assert f"less {round(takes / 2**20)} MiB for big-one" in budget["memory_source"]
         assert plan["memory_deploy_peak"] + takes <= 512 << 20
+        # What runs is what was planned: the server does not take the whole machine for its own again.
+        for name in ("big-one", "late"):
+            told = site.host.run(["farrier", "doctor", name, "--json"], check=False).stdout
+            found = {one["check"]: one for one in json.loads(told)[name]}
+            assert found["settings"]["level"] == "ok", found["settings"]
         # Neither of them changes because of the other, however often both are applied.
         for one in (first, spec, first, spec):
             assert not site.apply({k: v for k, v in one.items() if k != "answer"})["changed"]
