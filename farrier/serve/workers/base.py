@@ -66,6 +66,9 @@ class FarrierWorker:
             stdio.take_over()
         try:
             with _ended_by_a_stop():
+                if not self.alive:
+                    # Asked to end between its own handlers and these: an import may take long.
+                    raise SystemExit(0)
                 app = apps.load(self.app, type(self))
                 checks_in_force()
         except apps.AppRefused as error:
