@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,24 +25,41 @@ def collect(name: str) -> Snapshot:
     state = see.read_json(layout.state_json) or {}
     instance = state.get("active")
     running: Mapping[str, Any] = see.read_json(layout.run_dir / f"{instance}.json") or {}
-    in_force = running.get("settings")
     unit = see.systemctl_show(layout.service(instance) if instance else layout.socket)
     group = unit.get("ControlGroup") or ""
     limit, used, kills = see.cgroup_memory(group) if group else (None, None, None)
-    files_open, files_limit = see.open_files(int(unit.get("MainPID") or 0) or -1)
-    memory = see.meminfo()
-    depth, room = see.listen_queue(spec.bind)
-    tmp_dir = (in_force or {}).get("worker_tmp_dir") or "/tmp"  # noqa: S108  (where Gunicorn puts it)
-    return Snapshot(
-        name=name,
+    return replace(
+        server(name, running, int(unit.get("MainPID") or 0) or None, spec.bind),
         plan=see.read_json(layout.current / "plan.json"),
-        in_force=in_force,
-        workers=tuple(running.get("workers") or ()),
         instance=instance,
         unit=unit,
         memory_limit=limit,
         memory_used=used,
         oom_kills=kills,
+        disk_free=see.free_bytes(str(layout.root)),
+        release_size=tree_size(layout.current),
+        lock_age=lock_age(layout),
+        # A request would start what somebody stopped: the socket wakes it.
+        health=ask(health_url(spec)) if unit.get("ActiveState") == "active" else None,
+        cut_off=(state.get("run") or {}).get("phase"),
+        second=second_colour(layout, instance),
+        account=unknown_account(spec),
+        together=sum(expected_of(other) for other in apps.deployed()),
+        neighbours=tuple(other for other in apps.deployed() if other != name),
+    )
+
+
+def server(name: str, running: Mapping[str, Any], pid: int | None, bind: str) -> Snapshot:
+    """What is looked at alike wherever a server runs: its state, its process, its socket, the machine."""
+    in_force = running.get("settings")
+    files_open, files_limit = see.open_files(pid or -1)
+    memory = see.meminfo()
+    depth, room = see.listen_queue(bind) if bind else (None, None)
+    tmp_dir = (in_force or {}).get("worker_tmp_dir") or "/tmp"  # noqa: S108  (where Gunicorn puts it)
+    return Snapshot(
+        name=name,
+        in_force=in_force,
+        workers=tuple(running.get("workers") or ()),
         machine_memory=memory.get("MemTotal"),
         machine_available=memory.get("MemAvailable"),
         swap=memory.get("SwapTotal"),
@@ -53,16 +71,6 @@ def collect(name: str) -> Snapshot:
         tmp_dir=tmp_dir if in_force else None,
         tmp_type=see.mount_type(tmp_dir),
         tmp_free=see.free_bytes(tmp_dir),
-        disk_free=see.free_bytes(str(layout.root)),
-        release_size=tree_size(layout.current),
-        lock_age=lock_age(layout),
-        # A request would start what somebody stopped: the socket wakes it.
-        health=ask(health_url(spec)) if unit.get("ActiveState") == "active" else None,
-        cut_off=(state.get("run") or {}).get("phase"),
-        second=second_colour(layout, instance),
-        account=unknown_account(spec),
-        together=sum(expected_of(other) for other in apps.deployed()),
-        neighbours=tuple(other for other in apps.deployed() if other != name),
     )
 
 
@@ -111,38 +119,28 @@ def collect_here(environ: Mapping[str, str]) -> Snapshot:
     from farrier.sizing import read_budget
 
     running = state_here(environ)
-    in_force = running.get("settings")
     budget = read_budget()
     held = budget.scope == "container"
     _, used, kills = see.cgroup_memory("/") if held else (None, None, None)
     pid = int(running["pid"]) if "pid" in running else None
-    files_open, files_limit = see.open_files(pid or -1)
-    memory = see.meminfo()
-    listener = next(iter(running.get("listeners") or ()), "")
-    bind = str(listener).partition("://")[2] or str(listener)
-    depth, room = see.listen_queue(bind) if bind else (None, None)
-    tmp_dir = (in_force or {}).get("worker_tmp_dir") or "/tmp"  # noqa: S108  (where Gunicorn puts it)
-    return Snapshot(
-        name=str(running.get("app") or environ.get("FARRIER_APP") or "this machine"),
+    listener = str(next(iter(running.get("listeners") or ()), ""))
+    found = server(
+        str(running.get("app") or environ.get("FARRIER_APP") or "this machine"),
+        running,
+        pid,
+        listener.partition("://")[2] or listener,
+    )
+    shm = "/dev/shm"  # noqa: S108  (where the plan would put the heartbeat)
+    if found.tmp_dir is None:
+        found = replace(found, tmp_dir=shm, tmp_type=see.mount_type(shm), tmp_free=see.free_bytes(shm))
+    return replace(
+        found,
         plan=plan_here(environ),
-        in_force=in_force,
-        workers=tuple(running.get("workers") or ()),
         memory_limit=budget.memory_bytes if held else None,
         memory_used=used,
         oom_kills=kills,
-        machine_memory=memory.get("MemTotal"),
-        machine_available=memory.get("MemAvailable"),
-        swap=memory.get("SwapTotal"),
-        somaxconn=see.read_int(Path("/proc/sys/net/core/somaxconn")),
-        queue_limit=room,
-        queue_depth=depth,
-        files_limit=files_limit,
-        files_open=files_open,
-        tmp_dir=tmp_dir if in_force else "/dev/shm",  # noqa: S108  (where the plan would put it)
-        tmp_type=see.mount_type(tmp_dir if in_force else "/dev/shm"),  # noqa: S108
-        tmp_free=see.free_bytes(tmp_dir if in_force else "/dev/shm"),  # noqa: S108
         disk_free=see.free_bytes("."),
-        health=ask(url_of(str(listener), environ.get("FARRIER_HEALTH_PATH", "/health"))),
+        health=ask(url_of(listener, environ.get("FARRIER_HEALTH_PATH", "/health"))),
         deployed=False,
         pid=pid,
     )
