@@ -96,13 +96,27 @@ def apply(spec: Spec, *, check: bool = False, diff: bool = False, say: Say | Non
     except SizingError as error:
         raise FarrierError(f"settings: {error}") from None
     refuse_small(previewed)
+    known = files.read_json(layout.app_json) or {}
+    if action == "nothing" and (keys := spec.differs(known)):
+        previewed.changed, previewed.steps = True, [Step("spec", True, 0.0, ", ".join(keys))]
     if check:
         return previewed
     if action == "nothing":
-        return previewed
+        if not previewed.changed or _keep(spec, layout, known):
+            return previewed
+        return apply(spec, diff=diff, say=say)
     result = launch(spec, layout, {}, say or (lambda event: None))
     result.diff = previewed.diff
     return result
+
+
+def _keep(spec: Spec, layout: Layout, known: Mapping[str, Any]) -> bool:
+    """Puts a spec into force that asks nothing of the units; False if another run was faster."""
+    with states.locked(layout, spec.who, _patience()):
+        if (files.read_json(layout.app_json) or {}) != known:
+            return False
+        files.write_json(layout.app_json, spec.to_dict(), 0o600)
+        return True
 
 
 def refuse_small(result: Result) -> None:

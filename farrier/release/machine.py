@@ -53,7 +53,7 @@ class Machine:
     def __post_init__(self) -> None:
         self.state = State.load(self.layout)
         self.undo = Undo(self.layout.undo)
-        self.journal.hide(self.spec.env.values())
+        self.journal.hide([*self.spec.env.values(), self.spec.notify.webhook])
         secret = re.compile(r"PASSWORD|TOKEN|SECRET|KEY")
         self.journal.hide(text for name, text in self.spec.installer_env.items() if secret.search(name))
 
@@ -73,8 +73,7 @@ class Machine:
     # -- the way there ------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        self.state.run = {"id": self.journal.run, "who": self.who, "phase": "build", "began": states.now()}
-        self.state.save(self.layout)
+        self.state.begin(self.layout, self.journal.run, self.who)
         with self.journal.step("account") as step:
             self.account, made = accounts.ensure(self.spec)
             step.changed, step.detail = (
@@ -143,7 +142,9 @@ class Machine:
         if release is None:
             release = Release(new_id(self.layout, view.identity), view.identity, states.now())
         release.source, release.runtime = view.source, view.runtime.version
-        release.spec = {k: v for k, v in self.spec.to_dict().items() if k not in ("env", "installer_env")}
+        release.spec = {
+            k: v for k, v in self.spec.to_dict().items() if k not in ("env", "installer_env", "notify")
+        }
         source = dict(release.spec.get("source") or {})
         source.pop("deploy_key", None)
         source |= {key: bare(source[key]) for key in ("repo", "requirement") if key in source}

@@ -28,6 +28,7 @@ READY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_][\w.]*")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 PYTHON_VERSION = re.compile(r"3\.\d{1,2}")
+WEBHOOK = re.compile(r"(https?://[^\s/?#]+([/?#]\S*)?)?", re.IGNORECASE)
 HOST = re.compile(r"[A-Za-z0-9.-]+")
 # Kernel: one environment string may hold 128 KiB (MAX_ARG_STRLEN).
 ENV_VALUE_LIMIT = 128 * 1024 - 1024
@@ -91,6 +92,37 @@ class Bind:
 
 
 @dataclass(frozen=True)
+class Guard:
+    """How long a release is watched after the switch, and what turns it back."""
+
+    seconds: float = 30.0
+    """How long; 0: not at all."""
+    errors: float = 0.05
+    """The share of responses of 500 and above that is too many."""
+    latency: float = 3.0
+    """How many times the 95th percentile of the release before is too slow."""
+    requests: int = 20
+    """Fewer responses than this say nothing."""
+    restarts: int = 1
+    """So many restarts of the service, or crashed workers, are too many."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if v != getattr(Guard, k)}
+
+
+@dataclass(frozen=True)
+class Notify:
+    """Who is told how a run went: an address that takes JSON, a command of the app's user."""
+
+    webhook: str = ""
+    command: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {k: v for k, v in dataclasses.asdict(self).items() if v}
+
+
+@dataclass(frozen=True)
 class Spec:
     """One app as it is wanted. Field names are the spec's keys."""
 
@@ -122,6 +154,10 @@ class Spec:
     config_file: str | None = None
     keep_releases: int = KEEP_RELEASES
     start_timeout: int = 0
+    guard: Guard = field(default_factory=Guard)
+    notify: Notify = field(default_factory=Notify)
+    migrate_here: bool = True
+    retry_bad: bool = False
     keep_data: bool = False
     runtime: str | None = None
     who: str = ""
@@ -147,6 +183,8 @@ class Spec:
                 continue
             if item.name == "source":
                 value = value.to_dict() if self.state == "present" else None
+            elif isinstance(value, Guard | Notify):
+                value = value.to_dict()
             elif isinstance(value, tuple):
                 value = list(value)
             elif isinstance(value, Mapping):
@@ -156,6 +194,15 @@ class Spec:
         out["commands"] = {"build": list(self.commands_build), "migrate": list(self.commands_migrate)}
         # A default of today must not look like a person's choice tomorrow.
         return {k: v for k, v in out.items() if k in self.given or k in ("schema", "name", "state")}
+
+    def differs(self, known: Mapping[str, Any]) -> list[str]:
+        """Keys whose value is another than in `known`, a spec as :meth:`to_dict` gives it.
+
+        What says how one run is to be made, and not how the app is to be, is left out.
+        """
+        mine = self.to_dict()
+        keys = sorted({*mine, *known} - {"who", "runtime", "retry_bad", "keep_data", "schema"})
+        return [key for key in keys if mine.get(key) != known.get(key)]
 
 
 def parse_bind(text: str) -> Bind:
@@ -213,10 +260,22 @@ KEYS = (
     "config_file",
     "keep_releases",
     "start_timeout",
+    "guard",
+    "notify",
+    "migrate_here",
+    "retry_bad",
     "keep_data",
     "runtime",
     "who",
 )
+# What each key of guard may be: a whole number or not, least, most.
+_GUARD = {
+    "seconds": (float, 0, 3600),
+    "errors": (float, 0, 1),
+    "latency": (float, 1, 1000),
+    "requests": (int, 1, 1_000_000),
+    "restarts": (int, 1, 1000),
+}
 
 
 class _Reading:
@@ -230,7 +289,7 @@ class _Reading:
     def wrong(self, key: str, allowed: str, value: object = ...) -> None:
         given = self.data.get(key) if value is ... else value
         # An environment value may be a secret: never repeat it.
-        shown = "a value" if key.startswith(("env.", "installer_env.")) else _shown(given)
+        shown = "a value" if key.startswith(("env.", "installer_env.", "notify.webhook")) else _shown(given)
         self.problems.append(f"{key}: given {shown}; allowed: {allowed}")
 
     def spec(self) -> Spec:
@@ -301,6 +360,10 @@ class _Reading:
             "config_file": self.inside("config_file", absolute=True) or None,
             "start_timeout": self.count("start_timeout", 0, 0, 3600),
             "keep_releases": self.count("keep_releases", KEEP_RELEASES, 1, 50),
+            "guard": self.guard(),
+            "notify": self.notify(),
+            "migrate_here": self.flag("migrate_here", True),
+            "retry_bad": self.flag("retry_bad"),
         }
 
     def text(self, key: str, pattern: re.Pattern[str], allowed: str, default: str = "") -> str:
@@ -317,8 +380,8 @@ class _Reading:
             return default
         return str(value)
 
-    def flag(self, key: str) -> bool:
-        value = self.data.get(key, False)
+    def flag(self, key: str, default: bool = False) -> bool:
+        value = self.data.get(key, default)
         if not isinstance(value, bool):
             self.wrong(key, "true or false")
         return value is True
@@ -369,6 +432,36 @@ class _Reading:
             if not _is_inside(item, absolute=False):
                 self.wrong(key, "paths inside the source, without ..", item)
         return tuple(item.strip("/") for item in items)
+
+    def parts(self, key: str, allowed: Sequence[str]) -> dict[str, Any]:
+        """An object whose keys are known; what is null is left out."""
+        found = {name: value for name, value in self.mapping(key).items() if value is not None}
+        for name in [name for name in found if name not in allowed]:
+            self.problems.append(f"{key}.{name}: no such key; allowed: {', '.join(allowed)}")
+            del found[name]
+        return found
+
+    def guard(self) -> Guard:
+        found = self.parts("guard", tuple(_GUARD))
+        for name in list(found):
+            kind, least, most = _GUARD[name]
+            value = found[name]
+            number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+            if number and least <= value <= most:
+                found[name] = kind(value)
+                continue
+            words = "whole number" if kind is int else "number"
+            self.wrong(f"guard.{name}", f"a {words} from {least} to {most}", found.pop(name))
+        return Guard(**found)
+
+    def notify(self) -> Notify:
+        found = self.parts("notify", ("webhook", "command"))
+        # Its address is a secret: whoever has it can write there.
+        if "webhook" in found and not WEBHOOK.fullmatch(str(found["webhook"])):
+            self.wrong("notify.webhook", "an http or https address", "a value")
+        if "command" in found and not (isinstance(found["command"], str) and "\0" not in found["command"]):
+            self.wrong("notify.command", "a command for /bin/sh", found.pop("command"))
+        return Notify(**{name: str(value) for name, value in found.items()})
 
     def bind(self) -> str:
         value = self.data.get("bind", "127.0.0.1:8000")

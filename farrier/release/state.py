@@ -19,6 +19,9 @@ from .layout import Layout
 SCHEMA = 1
 LOCK_AGAIN = 0.1
 HISTORY = 20
+# What a run puts into State.run as it learns it, for the history: what was done (deploy, rollback, reload,
+# settings), by which strategy, from which release, and what the release was built from.
+TOLD = ("action", "strategy", "from", "source")
 
 
 class Held(FarrierError):
@@ -39,9 +42,10 @@ class State:
     """What this app's runs made and ``remove`` takes away: user, group, root; ``shared``: the run that made
     it; ``adopted``: the user was there, from before a removal that kept the data."""
     run: dict[str, Any] = field(default_factory=dict)
-    """The run under way: id, who, phase, candidate (release), colour. Empty between runs."""
+    """The run under way: id, who, phase, candidate (release), colour, and of ``TOLD`` what is known yet.
+    Empty between runs."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    """The last runs, newest last: time, outcome, release, message."""
+    """The last runs, newest last: time, outcome, who, release, seconds, message, and ``TOLD``."""
 
     @classmethod
     def load(cls, layout: Layout) -> State:
@@ -52,13 +56,26 @@ class State:
         data = {"schema": SCHEMA, "name": layout.name, **asdict(self)}
         files.write_json(layout.state_json, data, 0o640, _group(layout))
 
-    def note(self, layout: Layout, outcome: str, release: str | None, message: str = "") -> None:
-        """Ends the run and keeps its outcome."""
-        who = self.run.get("who", "")
-        entry = {"time": now(), "outcome": outcome, "release": release, "message": message, "who": who}
+    def begin(self, layout: Layout, run: str, who: str, **told: str) -> None:
+        """Begins a run; `told`: of ``TOLD`` what is known already."""
+        began = {"began": now(), "clock": time.time()}
+        self.run = {"id": run, "who": who, "phase": "build", **began, "from": self.release, **told}
+        self.save(layout)
+
+    def note(
+        self, layout: Layout, outcome: str, release: str | None, message: str = "", **told: Any
+    ) -> dict[str, Any]:
+        """Ends the run, keeps how it went and answers that. What is not told is taken from the run."""
+        clock = self.run.get("clock")
+        seconds = round(max(0.0, time.time() - clock), 1) if clock else None
+        entry = {"time": now(), "outcome": outcome, "release": release, "message": message}
+        entry |= {"who": self.run.get("who", ""), "seconds": seconds}
+        entry |= {key: self.run.get(key) or "" for key in TOLD}
+        entry |= told
         self.history = [*self.history, entry][-HISTORY:]
         self.run = {}
         self.save(layout)
+        return entry
 
 
 @dataclass
@@ -78,6 +95,8 @@ class Release:
     spec: dict[str, Any] = field(default_factory=dict)
     served: str | None = None
     """When it first served; a release that never did is none to roll back to."""
+    bad: dict[str, str] | None = None
+    """Why it must not serve again: time, why, who."""
 
     @classmethod
     def load(cls, layout: Layout, release_id: str) -> Release | None:

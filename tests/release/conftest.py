@@ -61,6 +61,8 @@ class Site:
         """The wanted state of a small app."""
         spec: dict[str, Any] = {"schema": 1, "name": name, "app": "main:app", "who": "tests"}
         spec["installer_env"] = {"PIP_CERT": CA, "SSL_CERT_FILE": CA, "PIP_DEFAULT_TIMEOUT": "120"}
+        # Thirty seconds of watching after each deploy are for the tests of the guard.
+        spec["guard"] = {"seconds": 0}
         if tree is not None:
             spec["source"] = self.upload(tree)
         return {**spec, **more}

@@ -47,6 +47,18 @@ WRONG: list[tuple[str, Any, str]] = [
     ("source", {"type": "git", "repo": "r", "deploy_key": "abc"}, "source.deploy_key: given '...'; allowed:"),
     ("source", {"type": "requirement", "requirement": "--index-url x"}, "source.requirement: given"),
     ("colour", "blue", "colour: no such key; allowed: schema, name"),
+    ("guard", {"second": 3}, "guard.second: no such key; allowed: seconds, errors, latency"),
+    ("guard", {"seconds": -1}, "guard.seconds: given -1; allowed: a number from 0 to 3600"),
+    ("guard", {"errors": "5 %"}, "guard.errors: given '5 %'; allowed: a number from 0 to 1"),
+    ("guard", {"latency": 0.5}, "guard.latency: given 0.5; allowed: a number from 1 to 1000"),
+    ("guard", {"requests": 2.5}, "guard.requests: given 2.5; allowed: a whole number from 1 to"),
+    ("guard", {"restarts": True}, "guard.restarts: given True; allowed: a whole number from 1 to 1000"),
+    ("guard", 30, "guard: given 30; allowed: an object"),
+    ("notify", {"slack": "x"}, "notify.slack: no such key; allowed: webhook, command"),
+    ("notify", {"webhook": "hooks.example.org"}, "notify.webhook: given a value; allowed: an http or https"),
+    ("notify", {"command": ["mail"]}, "notify.command: given ['mail']; allowed: a command for /bin/sh"),
+    ("migrate_here", "yes", "migrate_here: given 'yes'; allowed: true or false"),
+    ("retry_bad", 1, "retry_bad: given 1; allowed: true or false"),
 ]
 
 
@@ -104,3 +116,20 @@ def test_absent_needs_a_name_only() -> None:
 def test_addresses(given: str, stream: str, url: str) -> None:
     bind = parse_bind(given)
     assert (bind.listen_stream, bind.url) == (stream, url)
+
+
+def test_guard_and_notify_come_back_as_they_were_given() -> None:
+    guard = {"seconds": 5, "errors": 0.1, "restarts": 2, "latency": None}
+    hook = "https://user:pass@hooks.example.org/T0/B0"
+    spec = Spec.from_mapping({**GOOD, "guard": guard, "notify": {"webhook": hook}, "migrate_here": False})
+    assert (spec.guard.seconds, spec.guard.errors, spec.guard.restarts) == (5.0, 0.1, 2)
+    assert spec.guard.latency == Spec.from_mapping(GOOD).guard.latency
+    assert spec.notify.webhook == hook
+    assert not spec.migrate_here
+    kept = spec.to_dict()
+    assert Spec.from_mapping(kept) == spec
+    assert spec.differs(kept) == []
+    other = Spec.from_mapping(
+        {**kept, "guard": {**guard, "seconds": 6}, "who": "somebody", "retry_bad": True}
+    )
+    assert other.differs(kept) == ["guard"]
