@@ -127,7 +127,7 @@ def test_guard_and_notify_come_back_as_they_were_given() -> None:
     assert spec.notify.webhook == hook
     assert not spec.migrate_here
     kept = spec.to_dict()
-    assert Spec.from_mapping(kept) == spec
+    assert Spec.from_mapping(kept).to_dict() == kept
     assert spec.differs(kept) == []
     other = Spec.from_mapping(
         {**kept, "guard": {**guard, "seconds": 6}, "who": "somebody", "retry_bad": True}
