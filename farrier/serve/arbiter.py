@@ -28,7 +28,7 @@ from farrier.serve import events
 from farrier.serve.board import READY, STAGES, Board
 from farrier.serve.endings import APP_LOAD_ERROR, WORKER_BOOT_ERROR, Ending, MemoryKills, describe
 from farrier.serve.notify import Notifier
-from farrier.serve.state import StateFile, instance_name, release_name
+from farrier.serve.state import StateFile, another_serves, instance_name, release_name
 
 #: Seconds between two looks at the board while somebody waits for a worker.
 WATCHFUL = 0.05
@@ -52,6 +52,15 @@ AT_ONCE = (*STOPS, signal.SIGCHLD, signal.SIGUSR1)
 
 class SpawnFailed(Exception):
     """A worker could not even be forked; one line says why."""
+
+
+@dataclass
+class _Recycle:
+    """A worker that is due, and its replacement; none where it is retired first."""
+
+    old: Any
+    newcomer: Any = None
+    deadline: float = 0.0
 
 
 @dataclass
@@ -88,6 +97,9 @@ class FarrierArbiter(Arbiter):
         self.started_at = time.time()
         self.state: StateFile | None = None
         self._deferred: list[int] = []
+        self.recycling: _Recycle | None = None
+        self.recycle_failures = 0
+        self.recycle_not_before = 0.0
         try:
             super().__init__(app)
         except AppImportError as error:
@@ -184,7 +196,8 @@ class FarrierArbiter(Arbiter):
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
         self.tick()
-        pace = timeout if self.was_ready else min(timeout, WATCHFUL)
+        watchful = not self.was_ready or self.recycling is not None
+        pace = min(timeout, WATCHFUL) if watchful else timeout
         return super().wait_for_signals(self.notifier.pace(pace))  # type: ignore[no-any-return]
 
     def tick(self) -> None:
@@ -223,11 +236,14 @@ class FarrierArbiter(Arbiter):
 
     def manage_workers(self) -> None:
         """As Gunicorn's, for the workers that count: one that drains is no longer among them."""
+        self.recycle()
         serving = self.serving()
         missing = self.num_workers - len(serving)
-        if missing > 0 and time.monotonic() >= self.spawn_not_before:
-            self._spawn(min(missing, self._trusted()))
-        for worker in serving[: max(0, -missing)]:
+        wanted = missing - self._retired_first()
+        if wanted > 0 and time.monotonic() >= self.spawn_not_before:
+            self._spawn(min(wanted, self._trusted()))
+        # Those that do not serve yet first: one that does is worth more.
+        for worker in sorted(serving, key=_is_ready)[: max(0, -missing)]:
             self.retire(worker)
         self._kill_overdue()
         self._say_metrics(len(serving))
@@ -338,7 +354,10 @@ class FarrierArbiter(Arbiter):
             worker.tmp.close()
             raise SpawnFailed(str(error)) from error
         worker.gated = extra or (not self.was_ready and self.notifier.awaited)
-        worker.extra, worker.retired, worker.ended = extra, 0.0, None
+        if hasattr(worker, "due"):
+            # It would end by itself at its limit; it says that it is due instead, see recycle().
+            worker.max_requests = sys.maxsize
+        worker.extra, worker.retired, worker.ended, worker.recycled = extra, 0.0, None, False
         worker.started_at = time.time()
         return worker
 
@@ -391,8 +410,16 @@ class FarrierArbiter(Arbiter):
     def retire(self, worker: Any) -> None:
         """Ask a worker to finish what it has and end."""
         if not worker.retired:
+            others = any(one is not worker for one in self.ready_workers())
+            worker.slot.alone = not (others or self._others_accept())
             worker.retired = time.monotonic()
             self.kill_worker(worker.pid, signal.SIGTERM)
+
+    def _others_accept(self) -> bool:
+        """Whether another master takes connections from the same socket: another colour, or one by USR2."""
+        if self.reexec_pid or self.master_pid:
+            return True
+        return self.systemd and another_serves(os.environ)
 
     def kill_worker(self, pid: int, sig: int) -> None:
         """Signal a worker. One that is gone already is none to worry about: it is buried once."""
@@ -490,8 +517,12 @@ class FarrierArbiter(Arbiter):
             self._await_end(worker)
         return None
 
+    def _boot_limit(self) -> float:
+        """Seconds that a replacement may take until it is ready."""
+        return max(BOOT_LIMIT, 2.0 * float(self.cfg.timeout))
+
     def _await_mark(self, worker: Any) -> str | None:
-        limit = max(BOOT_LIMIT, 2.0 * self.cfg.timeout)
+        limit = self._boot_limit()
         deadline = time.monotonic() + limit
         while worker.pid in self.WORKERS:
             if _is_ready(worker):
@@ -525,6 +556,88 @@ class FarrierArbiter(Arbiter):
         self.murder_workers()
         self.manage_workers()
 
+    # --- max_requests ---------------------------------------------------------------------------
+
+    def recycle(self) -> None:
+        """One step: exchange the workers that are due one at a time, and never wait.
+
+        With memory reserved for it the replacement comes first and the old one goes when it is ready;
+        else the old one goes first. The next is looked for when the last has ended.
+        """
+        if self.phase != "ready":
+            return
+        step = self.recycling
+        if step is None:
+            self._begin_recycling()
+        elif step.newcomer is None or not step.newcomer.extra:
+            if step.old.pid not in self.WORKERS:
+                self.recycling = None
+        elif step.newcomer.pid not in self.WORKERS:
+            ended = step.newcomer.ended
+            self._recycling_failed(step.newcomer.failure or f"{ended.reason}: {ended.message}")
+        elif step.old.retired or step.old.pid not in self.WORKERS:
+            self._without_the_old(step)
+        elif _is_ready(step.newcomer):
+            step.newcomer.extra = False
+            self.recycle_failures = 0
+            step.old.recycled = True
+            self.retire(step.old)
+        elif time.monotonic() > step.deadline:
+            self.retire(step.newcomer)
+            self._recycling_failed(step.newcomer.slot.note or "it was not ready in time")
+
+    def _begin_recycling(self) -> None:
+        due = [worker for worker in self.serving() if worker.slot.due]
+        if not due or time.monotonic() < self.recycle_not_before:
+            return
+        if len(self.ready_workers()) < self.num_workers:
+            # Where workers are missing those that serve are needed.
+            return
+        old = due[0]
+        if recycling_in_force() == "retire-first":
+            self.recycling = _Recycle(old)
+            old.recycled = True
+            self.retire(old)
+            return
+        try:
+            newcomer = self.WORKERS[self.spawn_worker(extra=True)]
+        except SpawnFailed as error:
+            self._recycling_failed(str(error))
+            return
+        self.recycling = _Recycle(old, newcomer, time.monotonic() + self._boot_limit())
+
+    def _without_the_old(self, step: _Recycle) -> None:
+        """The one that was due is gone before its replacement came, which takes the place if one is free."""
+        if len(self.serving()) < self.num_workers:
+            step.newcomer.extra = False
+        else:
+            self.retire(step.newcomer)
+        self.recycling = None
+
+    def _recycling_failed(self, why: str) -> None:
+        self.recycling = None
+        self.recycle_failures += 1
+        pause = min(BACKOFF * 2 ** (self.recycle_failures - 1), MOST_BACKOFF)
+        self.recycle_not_before = time.monotonic() + pause
+        message = f"no worker is recycled, the old one serves on; another try in {pause:g} s: {why}"
+        events.emit(self.log, "error", "recycle_failed", message, seconds=pause)
+
+    def _retired_first(self) -> int:
+        """Workers that drain and whose memory the successor needs."""
+        step = self.recycling
+        return int(step is not None and step.newcomer is None and step.old.pid in self.WORKERS)
+
+    def _stop_recycling(self) -> None:
+        """Something greater has come: the replacement goes if it is not ready, and the memory is awaited."""
+        step, self.recycling = self.recycling, None
+        if step is None:
+            return
+        if step.newcomer is not None and step.newcomer.extra:
+            self.retire(step.newcomer)
+            self._await_end(step.newcomer)
+        elif step.old.retired:
+            self._await_end(step.old)
+
     # --- HUP ------------------------------------------------------------------------------------
 
     def reload(self) -> None:
@@ -535,6 +648,7 @@ class FarrierArbiter(Arbiter):
         events.emit(self.log, "info", "reloading", "reloading: a replacement first, then one by one")
         self.notifier.reloading()
         self.write_state()
+        self._stop_recycling()
         before = _Before(self.cfg, self.num_workers, list(self.LISTENERS))
         failure = self._adopt_config(before)
         if failure is None:
@@ -735,6 +849,9 @@ class FarrierArbiter(Arbiter):
         alone = self.reexec_pid == self.master_pid == 0
         sock.close_sockets(self.LISTENERS, alone and not self.systemd and not self.cfg.reuse_port)
         self.LISTENERS = []
+        if graceful and self.systemd and not self._others_accept():
+            for worker in self.WORKERS.values():
+                worker.slot.alone = True
         self._end_children(signal.SIGTERM if graceful else signal.SIGQUIT)
         deadline = time.monotonic() + self.cfg.graceful_timeout + LAST_WORDS
         while self._children_left(deadline):
@@ -809,6 +926,15 @@ class FarrierArbiter(Arbiter):
                 "workers": [_shown_worker(worker) for worker in workers],
             }
         )
+
+
+def recycling_in_force() -> str:
+    """``replace-first`` (memory for the replacement is reserved) or ``retire-first``, as the plan has it."""
+    from farrier.serve.config import plan_in_force
+
+    made = plan_in_force()
+    planned = made.fields.get("recycling") if made is not None else None
+    return str(planned.value) if planned is not None else "replace-first"
 
 
 def _workers(count: int) -> str:

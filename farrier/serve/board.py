@@ -1,7 +1,8 @@
 """The board: memory that master and workers share, one slot per worker.
 
 A worker writes its own slot and nobody else's; the master reads all and clears a slot before it gives
-it to a new worker. So no lock is needed: a number is one aligned store, and text is only for people.
+it to a new worker. Only ``alone`` goes the other way. So no lock is needed: a number is one aligned
+store, and text is only for people.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ STAGES = {0: "free", FORKED: "forked", BOOTED: "booted", READY: "ready", DRAININ
 #: Why a worker ends by itself, as it says so itself.
 RECYCLED, CODE_CHANGED = 1, 2
 
-_STAGE, _ENDING, _IN_HAND, _REQUESTS = 0, 1, 4, 8
+_STAGE, _ENDING, _ALONE, _DUE, _IN_HAND, _REQUESTS = 0, 1, 2, 3, 4, 8
 _BOOTED_AT, _READY_AT = 16, 24
 _DOING, _DOING_SIZE = 64, 184
 _NOTE, _NOTE_SIZE = 248, 264
@@ -90,6 +91,27 @@ class Slot:
     @ending.setter
     def ending(self, value: int) -> None:
         self._put(_BYTE, _ENDING, value)
+
+    @property
+    def alone(self) -> bool:
+        """Set by the arbiter before it asks this worker to end: nobody else accepts from the socket then.
+
+        Such a worker goes on accepting while it lingers, saying ``Connection: close``.
+        """
+        return bool(self._get(_BYTE, _ALONE))
+
+    @alone.setter
+    def alone(self, value: bool) -> None:
+        self._put(_BYTE, _ALONE, value)
+
+    @property
+    def due(self) -> bool:
+        """Set by a worker that has served ``max_requests``: it serves on until the arbiter replaces it."""
+        return bool(self._get(_BYTE, _DUE))
+
+    @due.setter
+    def due(self, value: bool) -> None:
+        self._put(_BYTE, _DUE, value)
 
     @property
     def requests(self) -> int:

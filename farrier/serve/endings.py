@@ -32,7 +32,8 @@ class Ending:
 def describe(worker: Any, status: int, memory_kill: bool) -> Ending:
     """Read a wait status with what master and worker know of each other.
 
-    ``worker.retired`` is when the master asked it to end, ``worker.aborted`` that it timed out.
+    ``worker.retired`` is when the master asked it to end, ``worker.recycled`` that it did so for its
+    ``max_requests``, ``worker.aborted`` that it timed out.
     """
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
@@ -54,7 +55,10 @@ def describe(worker: Any, status: int, memory_kill: bool) -> Ending:
         how = f"not done within {worker.cfg.graceful_timeout} s" if late else "as asked"
         if cut:
             how += f", with {cut} request{'s' if cut > 1 else ''} in hand"
-        return ending("stopped", "warning" if late or cut else "info", how)
+        severity = "warning" if late or cut else "info"
+        if slot is not None and getattr(worker, "recycled", False):
+            return ending("recycled", severity, f"after {slot.requests} requests, {how}")
+        return ending("stopped", severity, how)
     if number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
         return ending("stopped", "info", f"by {name} from outside")
     if code in (WORKER_BOOT_ERROR, APP_LOAD_ERROR) and not proven:

@@ -112,7 +112,8 @@ def worker_exit(server: Any, worker: Any) -> None:
     served = getattr(worker, "served", worker.nr)
     if slot is not None:
         slot.requests = served
-        if getattr(worker, "recycling", False) or worker.nr >= worker.max_requests:
+        if worker.nr >= worker.max_requests:
+            # A class that is not farrier's, see FarrierWorker.due().
             slot.ending = RECYCLED
     events.emit(
         worker.log, "debug", "worker_exit", f"worker {worker.pid} leaves after {served} requests",

@@ -56,6 +56,36 @@ class StateFile:
                 os.unlink(self.path)  # noqa: PTH108 - see above
 
 
+def another_serves(environ: Mapping[str, str]) -> bool:
+    """Whether another colour of this app has a worker that accepts, by its state file beside ours."""
+    folder = environ.get("FARRIER_RUN_DIR")
+    if not folder:
+        return False
+    ours = instance_name(environ) + ".json"
+    try:
+        names = [name for name in os.listdir(folder) if name.endswith(".json") and name != ours]
+    except OSError:
+        return False
+    return any(_serves(os.path.join(folder, name)) for name in names)  # noqa: PTH118 - master memory
+
+
+def _serves(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            state = json.load(file)
+        if state["phase"] not in ("ready", "reloading") or state.get("gate"):
+            return False
+        if not any(worker["ready"] for worker in state["workers"]):
+            return False
+        # A master that was killed leaves its file behind.
+        os.kill(int(state["pid"]), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return True
+
+
 def instance_name(environ: Mapping[str, str]) -> str:
     """The colour, else the app's name, else ``app``; never a path."""
     chosen = environ.get("FARRIER_INSTANCE") or environ.get("FARRIER_APP") or "app"

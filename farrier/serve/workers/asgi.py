@@ -43,12 +43,8 @@ class ASGIWorker(LoopWorker, GunicornASGIWorker):
         super().__init__(*args, **kwargs)
         self.connections: set[Protocol] = set()
         self.draining = False
-        # Gunicorn's protocol would drop kept-alive connections at the limit: see recycle_after.
-        self._recycle_after, self.max_requests = self.max_requests, sys.maxsize
-
-    @property
-    def recycle_after(self) -> int:
-        return self._recycle_after
+        # Gunicorn's protocol would drop kept-alive connections at the limit: see due().
+        self.max_requests = sys.maxsize
 
     def load_wsgi(self) -> None:
         super().load_wsgi()

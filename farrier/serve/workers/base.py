@@ -50,10 +50,13 @@ class FarrierWorker:
     retired: float = 0.0
     ended: Any = None
     extra: bool = False
-    recycling: bool = False
+    recycled: bool = False
+    failure: str | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        #: ``max_requests`` with its jitter, see due().
+        self.recycle_after = self.max_requests
         self.in_hand: dict[object, tuple[str, float]] = {}
         self._posted = 0.0
         self._slow = slow_request(os.environ)
@@ -192,10 +195,26 @@ class FarrierWorker:
     def notify(self) -> None:
         """The sign of life, and once a second what the board shows."""
         super().notify()  # type: ignore[misc]
+        if self.slot is None:
+            return
         now = time.monotonic()
-        if self.slot is not None and now - self._posted >= 1.0:
+        if now - self._posted >= 1.0 or self.served >= self.recycle_after:
             self._posted = now
             self.slot.requests = self.served
+            self.due()
+
+    def due(self) -> bool:
+        """Whether to end now, at ``max_requests``.
+
+        Never under farrier's arbiter: the worker says on the board that it is due and serves on until it
+        has been replaced.
+        """
+        if self.served < self.recycle_after:
+            return False
+        if self.slot is not None:
+            self.slot.due = True
+            return False
+        return True
 
     def say_cut(self) -> None:
         """Name the requests that ``graceful_timeout`` ends."""

@@ -92,17 +92,8 @@ class LoopWorker(FarrierWorker):
         if self.ppid != os.getppid():
             self.log.info("Parent changed, shutting down: %s", self)
             return False
-        if self.served >= self.recycle_after:
-            self.recycling = True
-            return False
-        return not self.stopping.is_set()
+        return not (self.due() or self.stopping.is_set())
 
     def start_draining(self) -> None:
         if self.slot is not None:
             self.slot.stage = DRAINING
-
-    @property
-    def recycle_after(self) -> int:
-        """``max_requests`` with its jitter. The servers are not told: they would close kept-alive
-        connections that they had promised to keep."""
-        return self.max_requests
