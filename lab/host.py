@@ -74,10 +74,11 @@ def key_file() -> Path:
 class Host:
     """A systemd host. A context manager: it is there inside the `with`, and gone after it, whatever happened.
 
-    memory: as Docker writes it (`512m`), without swap. cpus: 0.5 is half a CPU. publish: ports of the host
-    that get a loopback port of this machine besides SSH, each either the host's port or (machine's port,
-    host's port). keep: the host outlives this process until `remove_named` or `make down`. capabilities,
-    volumes, options: more for Docker (an inner engine wants NET_ADMIN and a volume on /var/lib/docker).
+    memory: as Docker writes it (`512m`), without swap. cpus: 0.5 is half a CPU. cpuset: these processors of
+    the machine and no quota instead ("0" is one CPU that nothing throttles). publish: ports of the host that
+    get a loopback port of this machine besides SSH, each either the host's port or (machine's port, host's
+    port). keep: the host outlives this process until `remove_named` or `make down`. capabilities, volumes,
+    options: more for Docker (an inner engine wants NET_ADMIN and a volume on /var/lib/docker).
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Host:
         *,
         memory: str = "512m",
         cpus: float = 1.0,
+        cpuset: str = "",
         release: str = "bookworm",
         image: str | None = None,
         publish: Sequence[int | tuple[int, int]] = (),
@@ -98,6 +100,7 @@ class Host:
         self.name = name
         self.memory = memory
         self.cpus = cpus
+        self.cpuset = cpuset
         self.release = release
         self.image = image
         self.publish = tuple(publish)
@@ -181,7 +184,8 @@ class Host:
             "create", "--name", self.container_name, "--hostname", self.name, "-t",
             "--label", f"{LABEL}={checkout.identity()}", "--label", f"{OWNER_LABEL}={_owner()}",
             *(["--label", f"{KEEP_LABEL}=yes"] if self.keep else []),
-            "--memory", self.memory, "--memory-swap", self.memory, "--cpus", str(self.cpus),
+            "--memory", self.memory, "--memory-swap", self.memory,
+            *(["--cpuset-cpus", self.cpuset] if self.cpuset else ["--cpus", str(self.cpus)]),
             "--cap-add", "SYS_ADMIN",
             "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined",
             "--cgroupns", "host", "-v", "/sys/fs/cgroup:/sys/fs/cgroup:rw",
