@@ -11,17 +11,26 @@ import shlex
 import shutil
 import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible import constants
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.farrier.web.farrier.release import layout, runtime
 from ansible_collections.farrier.web.plugins.module_utils.app_options import sealed, without_reasons
 from ansible_collections.farrier.web.plugins.plugin_utils.app_source import checked_options
 from ansible_collections.farrier.web.plugins.plugin_utils.archive import SourceError, pack
+from ansible_collections.farrier.web.plugins.plugin_utils.fleet import (
+    FirstFailed,
+    HostAction,
+    Turn,
+    migrations_turn,
+    turn_place,
+)
 
 display = Display()
 
@@ -39,17 +48,42 @@ class Parcel:
     folder_mode: int = 0o755
 
 
-class ActionModule(ActionBase):
+class ActionModule(HostAction):
     """Happy path: one low-level command, one module execution; a transfer only when something is new."""
 
     _supports_check_mode = True
     _supports_diff = True
     _requires_connection = True
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Deploy, or say in check mode what would change."""
-        super().run(tmp, task_vars)
-        options = checked_options(self._task.args, task_vars or {})
+        options = checked_options(self._task.args, task_vars)
+        with self._migrations(options, task_vars) as turn:
+            result = self._deploy(options, turn, task_vars)
+            turn.good = not result.get("failed")
+        self.show_steps(result)
+        if result.get("plan"):
+            self._show_reasons(result["plan"])
+            result["plan"] = without_reasons(result["plan"])
+        return result
+
+    @contextmanager
+    def _migrations(self, options: dict[str, Any], task_vars: dict[str, Any]) -> Iterator[Turn]:
+        """Whether the migrations run on this host; where another one runs them, once that is done."""
+        chosen = options["migrate_on"]
+        if chosen != "first" or not options["migrate_commands"] or options["state"] == "absent":
+            yield Turn(here=chosen != "never")
+            return
+        play = self._task.get_play()
+        place = turn_place(constants.DEFAULT_LOCAL_TMP, play._uuid if play else "", options["name"])
+        try:
+            with migrations_turn(place, str(task_vars.get("inventory_hostname", "")), display.v) as turn:
+                yield turn
+        except FirstFailed as refused:
+            raise AnsibleActionFail(f"{options['prefix']}{refused}") from None
+
+    def _deploy(self, options: dict[str, Any], turn: Turn, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Pack, send what the host does not have, run the module there."""
         workshop = Path(tempfile.mkdtemp(prefix="farrier-"))
         try:
             version, parcels = self._make(options, workshop)
@@ -70,16 +104,10 @@ class ActionModule(ActionBase):
                 }
                 for parcel in parcels
             },
+            "migrate_here": turn.here,
             "who": f"{getpass.getuser()}@{socket.gethostname()}",
         }
-        result = self._execute_module(
-            module_name="farrier.web.app", module_args=arguments, task_vars=task_vars
-        )
-        self._show_steps(result)
-        if result.get("plan"):
-            self._show_reasons(result["plan"])
-            result["plan"] = without_reasons(result["plan"])
-        return result
+        return self._execute_module(module_name="farrier.web.app", module_args=arguments, task_vars=task_vars)
 
     def _make(self, options: dict[str, Any], workshop: Path) -> tuple[str, list[Parcel]]:
         """Build the runtime's wheel and, for a source on this controller, the archive."""
@@ -123,13 +151,6 @@ class ActionModule(ActionBase):
             self._transfer_file(str(parcel.local), sent[parcel.kind])
         self._fixup_perms2([folder, *sent.values()])
         return sent
-
-    def _show_steps(self, result: dict[str, Any]) -> None:
-        """With -v: what was done, and how long each step took."""
-        for step in result.get("steps") or []:
-            mark = "changed" if step.get("changed") else "ok"
-            detail = step.get("detail") or ""
-            display.v(f"{step.get('seconds', 0):6.1f} s  {mark:<7}  {step['name']}  {detail}".rstrip())
 
     def _show_reasons(self, plan: dict[str, Any]) -> None:
         """With -vv: each value of the plan, and why it is that."""

@@ -258,6 +258,75 @@ options:
         its settings count where O(settings) says nothing.
     type: str
     default: ""
+  strategy:
+    description:
+      - How one release follows another. V(auto) lets the plan choose by the memory that is free, and each
+        can be forced. V(reload) is for a change of settings only.
+    type: str
+    choices: [auto, overlap, rolling, queue, reload]
+    default: auto
+  guard:
+    description:
+      - How long a new release is watched after it took over, and what turns it back by itself. The next
+        host waits for it.
+    type: dict
+    default: {}
+    suboptions:
+      seconds:
+        description:
+          - Seconds for which it is watched, by default 30. V(0) is not at all.
+        type: float
+      errors:
+        description:
+          - The share of responses of 500 and above that is too many, by default 0.05.
+        type: float
+      latency:
+        description:
+          - How many times as slow as the release before is too slow, by default 3.
+        type: float
+      requests:
+        description:
+          - Fewer responses than this say nothing, by default 20.
+        type: int
+      restarts:
+        description:
+          - So many restarts or crashed workers are too many, by default 1.
+        type: int
+  notify:
+    description:
+      - Who is told on the host how a deploy, a reload or a rollback went. The address is a secret.
+    type: dict
+    default: {}
+    suboptions:
+      webhook:
+        description:
+          - An http or https address that takes JSON.
+        type: str
+      command:
+        description:
+          - A command for C(/bin/sh), run as the app's user.
+        type: str
+  retry_bad:
+    description:
+      - Whether a release that was turned back before may be tried again.
+    type: bool
+    default: false
+  migrate_on:
+    description:
+      - Which hosts of the play run O(migrate_commands). V(first) is the first that comes to it, before its
+        own gate. The others wait for it and go on only if it did well. V(each) is every host, V(never)
+        none.
+      - Counted are the hosts of the play that serve an app of this name, in all batches of C(serial) and
+        within C(--limit).
+    type: str
+    choices: [first, each, never]
+    default: first
+  set_up:
+    description:
+      - Whether the host is looked at and given the packages that it lacks first. V(false) takes only hosts
+        that serve the app already, as C(playbooks/deploy.yml) does.
+    type: bool
+    default: true
   start_timeout:
     description:
       - Seconds until a new release that is not ready counts as failed. V(0) allows 30 s and five times

@@ -10,7 +10,7 @@ import re
 
 #: Options whose values nobody else may see. They travel to the host as one text: Ansible would take each
 #: value of a dict for a secret, and a ``DEBUG: "1"`` would turn every 1 of its output into asterisks.
-SECRETS = ("env", "installer_env", "git_deploy_key")
+SECRETS = ("env", "installer_env", "git_deploy_key", "notify")
 
 #: The options of plugins/doc_fragments/app.py, where each is explained.
 APP_OPTIONS = {
@@ -69,6 +69,34 @@ APP_OPTIONS = {
         },
     },
     "config_file": {"type": "str", "default": ""},
+    "strategy": {
+        "type": "str",
+        "choices": ["auto", "overlap", "rolling", "queue", "reload"],
+        "default": "auto",
+    },
+    "guard": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "seconds": {"type": "float"},
+            "errors": {"type": "float"},
+            "latency": {"type": "float"},
+            "requests": {"type": "int"},
+            "restarts": {"type": "int"},
+        },
+    },
+    "notify": {
+        "type": "dict",
+        "default": {},
+        "no_log": True,
+        "options": {
+            "webhook": {"type": "str"},
+            "command": {"type": "str"},
+        },
+    },
+    "retry_bad": {"type": "bool", "default": False},
+    "migrate_on": {"type": "str", "choices": ["first", "each", "never"], "default": "first"},
+    "set_up": {"type": "bool", "default": True},
     "start_timeout": {"type": "int", "default": 0},
     "keep_releases": {"type": "int", "default": 3},
     "keep_data": {"type": "bool", "default": False},
@@ -85,6 +113,7 @@ _WRITTEN = {
     "commands.build": "build_commands",
     "commands.migrate": "migrate_commands",
     "settings.memory_limit": "memory",
+    "settings.strategy": "strategy",
     "settings.cpu_limit": "cpus",
     "settings.database_max_connections": "database.max_connections",
     "settings.database_reserved_connections": "database.reserved_connections",
@@ -111,6 +140,9 @@ def spec_of(options: dict, source: dict, **more: object) -> dict:
     spec["health_path"] = options["health_path"]
     spec["settings"] = chosen_settings(options)
     spec["workload"] = _given(options["workload"])
+    spec.update({key: given for key in ("guard", "notify") if (given := _given(options[key]))})
+    if options["retry_bad"]:
+        spec["retry_bad"] = True
     spec["commands"] = {"build": options["build_commands"], "migrate": options["migrate_commands"]}
     # An empty value of env is a value; of installer_env it says "not set here" (a proxy that a group sets).
     spec["installer_env"] = {key: value for key, value in options["installer_env"].items() if value != ""}
@@ -128,10 +160,11 @@ def remote_source(options: dict) -> dict:
 
 
 def chosen_settings(options: dict) -> dict:
-    """A person's choices as farrier's settings: ``settings`` and what memory, cpus and database say."""
+    """A person's choices as farrier's settings: ``settings`` and what other options say of the plan."""
     database = options["database"] or {}
     named = {
         "memory_limit": options["memory"] or None,
+        "strategy": None if options["strategy"] == "auto" else options["strategy"],
         "cpu_limit": options["cpus"] or None,
         "database_max_connections": database.get("max_connections"),
         "database_reserved_connections": database.get("reserved_connections"),
@@ -205,6 +238,8 @@ def hidden_texts(options: dict) -> set:
     """What must not show up in any message: secrets that are long enough to be looked for in free text."""
     key = options["git_deploy_key"].strip()
     found = {key, *(line for line in key.splitlines() if len(line) > 40)}
+    # Whoever has a webhook's address can write there.
+    found.add(str((options["notify"] or {}).get("webhook") or ""))
     for name, value in [*options["env"].items(), *options["installer_env"].items()]:
         text = str(value)
         named = _SECRET_NAME.search(str(name))

@@ -31,10 +31,15 @@ options:
     default: {}
   secrets:
     description:
-      - The values of O(env), O(installer_env) and O(git_deploy_key), which Ansible is to show nowhere. The
-        controller fills it in.
+      - The values of O(env), O(installer_env), O(git_deploy_key) and O(notify), which Ansible is to show
+        nowhere. The controller fills it in.
     type: str
     default: ''
+  migrate_here:
+    description:
+      - Whether O(migrate_commands) run on this host. The controller fills it in, as O(migrate_on) says.
+    type: bool
+    default: true
   who:
     description:
       - Who asked, for the host's record. The controller fills it in.
@@ -142,6 +147,7 @@ INTERNAL = {
     "runtime": {"type": "str", "default": ""},
     "parcels": {"type": "dict", "default": {}},
     "secrets": {"type": "str", "default": "", "no_log": True},
+    "migrate_here": {"type": "bool", "default": True},
     "who": {"type": "str", "default": ""},
 }
 
@@ -160,7 +166,9 @@ def wanted(options, places):
             "path": places["source"],
             "sha256": options["parcels"]["source"]["sha256"],
         }
-    spec = spec_of(options, source, who=options["who"])
+    # What is as by default is left out: no default of today looks like a choice tomorrow.
+    here = {} if options["migrate_here"] else {"migrate_here": False}
+    spec = spec_of(options, source, who=options["who"], **here)
     if "ca" in places:
         # pip, uv and git each have their own name for it; what a person chose stays.
         names = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO")
@@ -210,12 +218,25 @@ def run(module, options):
     return answer
 
 
+def never_set_up(options):
+    """Why a host that does not serve the app yet is refused; empty where that is wanted."""
+    known = Path("/etc/farrier", options["name"], "app.json")
+    if options["set_up"] or options["state"] == "absent" or known.exists():
+        return ""
+    return (
+        f"{options['prefix']}name: {options['name']} was never set up on this host; "
+        "run playbooks/site.yml there first"
+    )
+
+
 def main():
     """Answer with what ``farrier release apply`` said."""
     module = AnsibleModule(argument_spec={**APP_OPTIONS, **INTERNAL}, supports_check_mode=True)
     if os.geteuid() != 0:
         module.fail_json(msg="farrier.web needs root on the host: set become: true")
     options = unsealed(module.params)
+    if refused := never_set_up(options):
+        module.fail_json(msg=refused)
     # Whatever a command of the app's own prints: what must not be seen is not.
     module.no_log_values.update(hidden_texts(options))
     try:

@@ -54,7 +54,7 @@ def checked_options(args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str
     if result.error_messages:
         raise AnsibleActionFail("\n".join(result.error_messages))
     options = dict(result.validated_parameters)
-    for nested in ("database", "workload"):
+    for nested in (name for name, option in APP_OPTIONS.items() if "options" in option):
         # The validator fills in None for what was left out; the module's own would refuse that.
         options[nested] = {key: value for key, value in options[nested].items() if value is not None}
     problems = _name_problems(options)
@@ -104,6 +104,8 @@ _EXAMPLES = {
     "settings": "workers: 3",
     "database": "max_connections: 100",
     "workload": "kind: io",
+    "guard": "seconds: 30",
+    "notify": "command: 'mail -s deploy team@example.org'",
 }
 
 

@@ -1,0 +1,27 @@
+# Copyright: The Farrier project
+# GNU General Public License v3.0 or later (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""farrier.web.release: says who asked, and shows what the host did."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from typing import Any
+
+from ansible_collections.farrier.web.plugins.plugin_utils.fleet import HostAction
+
+
+class ActionModule(HostAction):
+    """One module execution; the work is done by the host."""
+
+    _supports_check_mode = True
+    _supports_diff = True
+    _requires_connection = True
+
+    def act(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Ask the host, and show its steps with -v."""
+        arguments = {**self._task.args, "who": f"{getpass.getuser()}@{socket.gethostname()}"}
+        result = self._execute_module(module_args=arguments, task_vars=task_vars)
+        self.show_steps(result)
+        return result

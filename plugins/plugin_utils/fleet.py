@@ -1,0 +1,143 @@
+# Copyright: The Farrier project
+# GNU General Public License v3.0 or later (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One host of a play among the others: who migrates, and who is left alone when a host fails."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+display = Display()
+
+#: Hosts that a line names; more are counted.
+NAMED = 3
+
+
+class FirstFailed(Exception):
+    """The host that runs the migrations for all did not get through: one line."""
+
+
+@dataclass
+class Turn:
+    """Whether this host runs the migrations; whoever holds it says with ``good`` how that went."""
+
+    here: bool
+    good: bool = False
+
+
+def turn_place(folder: str, play: str, name: str) -> Path:
+    """The file by which the workers of one run agree; ``folder`` is the run's own and goes with it."""
+    digest = hashlib.sha256(f"{play}\0{name}".encode()).hexdigest()
+    return Path(folder, f"farrier-migrates-{digest[:16]}")
+
+
+@contextmanager
+def migrations_turn(place: Path, host: str, say: Callable[[str], None]) -> Iterator[Turn]:
+    """The first host that comes migrates; the others wait for it, and fail where it failed.
+
+    The kernel's lock goes with its holder, so that a worker that dies keeps nobody waiting.
+    Raises FirstFailed.
+    """
+    descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _lock(descriptor, host, say)
+        record = _read(descriptor)
+        first = record.get("host", host)
+        if first != host:
+            # Others wait for this one no longer than it takes to look.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            if not record.get("good"):
+                raise FirstFailed(
+                    f"migrate_on: {first} runs the migrations for all and did not get through; nothing was "
+                    "changed on this host: mend that one first, or say each"
+                )
+            yield Turn(here=False)
+            return
+        turn = Turn(here=True)
+        _write(descriptor, {"host": host, "good": False})
+        yield turn
+        _write(descriptor, {"host": host, "good": turn.good})
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, host: str, say: Callable[[str], None]) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say(f"{host} waits for {_read(descriptor).get('host', 'another host')}, which runs the migrations")
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _read(descriptor: int) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(os.pread(descriptor, 4096, 0))
+    except ValueError:
+        return {}
+    return record
+
+
+def _write(descriptor: int, record: dict[str, Any]) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(record).encode(), 0)
+
+
+def left_alone(task: Any, task_vars: dict[str, Any]) -> list[str]:
+    """The hosts of later batches, which keep what they serve when a host of this one fails."""
+    if (
+        not task.any_errors_fatal
+        or (play := task.get_play()) is None
+        or play.order not in (None, "inventory")
+    ):
+        return []
+    everyone = list(task_vars.get("ansible_play_hosts_all", []))
+    batch = [host for host in task_vars.get("ansible_play_batch", []) if host in everyone]
+    return everyone[max(map(everyone.index, batch)) + 1 :] if batch else []
+
+
+def stopped_here(hosts: list[str]) -> str:
+    """What is said of them at the end of a failure's line."""
+    if not hosts:
+        return ""
+    more = f" and {len(hosts) - NAMED} more" if len(hosts) > NAMED else ""
+    verb = "are" if len(hosts) > 1 else "is"
+    return f"; the play stops here, {', '.join(hosts[:NAMED])}{more} {verb} left as before"
+
+
+class HostAction(ActionBase):
+    """An action on one host of a play: when it fails it says which hosts it leaves alone."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Do it; a failure is told with what becomes of the other hosts."""
+        super().run(tmp, task_vars)
+        told = stopped_here(left_alone(self._task, task_vars or {}))
+        try:
+            result = self.act(task_vars or {})
+        except AnsibleActionFail as refused:
+            raise AnsibleActionFail(f"{refused.message}{told}") from None
+        if result.get("failed") and not self._task.ignore_errors:
+            result["msg"] = f"{result.get('msg', 'it failed and said nothing')}{told}"
+        return result
+
+    def act(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """What the action does. May raise AnsibleActionFail with one line for a person."""
+        raise NotImplementedError
+
+    def show_steps(self, result: dict[str, Any]) -> None:
+        """With -v: what was done, and how long each step took."""
+        for step in result.get("steps") or []:
+            mark = "changed" if step.get("changed") else "ok"
+            detail = step.get("detail") or ""
+            display.v(f"{step.get('seconds', 0):6.1f} s  {mark:<7}  {step['name']}  {detail}".rstrip())
