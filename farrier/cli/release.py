@@ -1,4 +1,4 @@
-"""``farrier release``: deploy, list, show, roll back and remove the apps of this host."""
+"""``farrier release``: deploy, reload, list, show, roll back, mark and remove the apps of this host."""
 
 from __future__ import annotations
 
@@ -22,11 +22,21 @@ def register(subparsers: Any) -> None:
     apply.add_argument("spec", metavar="SPEC.json|-")
     apply.add_argument("--check", action="store_true", help="say what would change; touch nothing")
     apply.add_argument("--diff", action="store_true", help="show the files that change, secrets masked")
+    apply.add_argument("--retry-bad", action="store_true", help="deploy it even if it was rolled back before")
     rollback = commands.add_parser("rollback", help="serve an earlier release again")
     rollback.add_argument("name")
-    rollback.add_argument("--to", metavar="RELEASE", help="which (default: the one before)")
-    listing = commands.add_parser("list", help="the releases of an app")
+    rollback.add_argument("--to", metavar="RELEASE", help="which (default: the good one before)")
+    rollback.add_argument("--force", action="store_true", help="also to one that is marked as bad")
+    reload = commands.add_parser("reload", help="read the settings anew, without a restart (HUP)")
+    reload.add_argument("name")
+    listing = commands.add_parser("list", help="what was deployed, how it went, and which releases are kept")
     listing.add_argument("name")
+    mark = commands.add_parser("mark", help="say that a release is bad (no rollback takes it), or good again")
+    mark.add_argument("name")
+    mark.add_argument("release")
+    verdict = mark.add_mutually_exclusive_group(required=True)
+    verdict.add_argument("--bad", metavar="WHY", help="what is wrong with it")
+    verdict.add_argument("--good", action="store_true", help="nothing is")
     show = commands.add_parser("show", help="what serves, and what happened last")
     show.add_argument("name")
     remove = commands.add_parser("remove", help="take an app off this host")
@@ -34,7 +44,7 @@ def register(subparsers: Any) -> None:
     remove.add_argument("--keep-data", action="store_true", help="leave its shared folder")
     work = commands.add_parser("work")
     work.add_argument("name")
-    for one in (apply, rollback, listing, show, remove):
+    for one in (apply, rollback, reload, listing, mark, show, remove):
         one.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
 
@@ -45,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
     commands = {
         "apply": _apply,
         "rollback": _rollback,
+        "reload": _reload,
         "list": _list,
+        "mark": _mark,
         "show": _show,
         "remove": _remove,
         "work": _work,
@@ -64,13 +76,33 @@ def run(args: argparse.Namespace) -> int:
 def _apply(args: argparse.Namespace) -> int:
     from farrier.release.apply import apply, read_spec
 
-    return _ended(args, apply(read_spec(args.spec), check=args.check, diff=args.diff, say=_said))
+    more = {"retry_bad": True} if args.retry_bad else {}
+    spec = read_spec(args.spec, who=_who(), **more)
+    return _ended(args, apply(spec, check=args.check, diff=args.diff, say=_said))
 
 
 def _rollback(args: argparse.Namespace) -> int:
     from farrier.release.apply import rollback
 
-    return _ended(args, rollback(args.name, args.to, _who(), _said))
+    return _ended(args, rollback(args.name, args.to, _who(), _said, args.force))
+
+
+def _reload(args: argparse.Namespace) -> int:
+    from farrier.release.apply import reload
+
+    return _ended(args, reload(args.name, _who(), _said))
+
+
+def _mark(args: argparse.Namespace) -> int:
+    from farrier.release.apply import mark
+    from farrier.release.history import told
+
+    release = mark(args.name, args.release, None if args.good else args.bad, _who())
+    if args.json:
+        print(json.dumps({"name": args.name, "release": release.id, "bad": release.bad}))
+    else:
+        print(f"{release.id} is " + (f"bad: {told(release.bad)}" if release.bad else "good"))
+    return 0
 
 
 def _remove(args: argparse.Namespace) -> int:
@@ -84,22 +116,19 @@ def _remove(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from farrier.release.apply import listed
+    from farrier.release.history import lines, listed
 
     found = listed(args.name)
     if args.json:
-        print(json.dumps({"name": args.name, "releases": found}))
+        print(json.dumps(found))
         return 0
-    for one in found:
-        mark = "*" if one["active"] else "-" if one["previous"] else " "
-        print(
-            f"{mark} {one['id']}  {one['source'][:52]:52}  Python {one['python']}, gunicorn {one['gunicorn']}"
-        )
+    for line in lines(found):
+        print(line)
     return 0
 
 
 def _show(args: argparse.Namespace) -> int:
-    from farrier.release.apply import shown
+    from farrier.release.history import shown
 
     found = shown(args.name)
     if args.json:

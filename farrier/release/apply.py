@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import FarrierError
 from ..sizing.units import SizingError
-from . import account, envfile, events, files, preflight, remove, runtime, systemd, units
+from . import account, envfile, events, files, history, preflight, remove, runtime, systemd, units
 from . import state as states
 from .events import Journal, Step
 from .files import File
@@ -91,6 +91,7 @@ def apply(spec: Spec, *, check: bool = False, diff: bool = False, say: Say | Non
     try:
         view = look(spec, layout, check)
         view.refuse_interface(str(view.measured.get("interface", "")))
+        history.refuse_bad(spec.name, view.release, view.state, spec.retry_bad)
         action = view.action()
         previewed = preview(view, action, diff)
     except SizingError as error:
@@ -116,6 +117,9 @@ def _keep(spec: Spec, layout: Layout, known: Mapping[str, Any]) -> bool:
         if (files.read_json(layout.app_json) or {}) != known:
             return False
         files.write_json(layout.app_json, spec.to_dict(), 0o600)
+        state = State.load(layout)
+        state.begin(layout, "", spec.who, action="settings")
+        state.note(layout, "good", state.release, ", ".join(spec.differs(known)))
         return True
 
 
@@ -466,19 +470,29 @@ def _one_line(name: str, error: Exception) -> str:
     return told if told.startswith(f"{name}: ") else f"{name}: {told}"
 
 
-def rollback(name: str, release: str | None, who: str, say: Say) -> Result:
-    """Serves an earlier release again: `release`, or the one before the one that serves."""
+def rollback(name: str, release: str | None, who: str, say: Say, force: bool = False) -> Result:
+    """Serves an earlier release again: `release` (a bad one with `force`), or the good one before."""
     layout = states.layout_of(name)
-    state = State.load(layout)
-    good = [one.id for one in states.releases(layout) if one.served and one.id != state.release]
-    target = release or state.previous
-    if target not in good:
-        raise FarrierError(
-            f"{name}: given release {target or 'none'}; "
-            f"allowed: {', '.join(reversed(good)) or 'none is kept'}"
-        )
-    spec = _spec_of_release(layout, str(target), who)
+    target = history.choose(layout, State.load(layout), release, force)
+    spec = _spec_of_release(layout, target, who)
     return launch(spec, layout, {"target": target}, say)
+
+
+def mark(name: str, release: str, why: str | None, who: str) -> Release:
+    """Marks a release as bad, for a reason, or with None as good; waits for a run that is under way."""
+    layout = states.layout_of(name)
+    with states.locked(layout, who, _patience()):
+        return history.mark(layout, release, why, who)
+
+
+def reload(name: str, who: str, say: Say) -> Result:
+    """The settings read anew by the processes that run (HUP), by the same machine in the same unit."""
+    layout = states.layout_of(name)
+    data = files.read_json(layout.app_json)
+    if data is None:
+        raise FarrierError(f"{name}: no deploy has succeeded yet")
+    data.pop("retry_bad", None)
+    return launch(Spec.from_mapping({**data, "who": who}), layout, {"reload": True}, say)
 
 
 # What belongs to a release's code rather than to the app as it is wanted now.
@@ -501,52 +515,15 @@ def _spec_of_release(layout: Layout, release_id: str, who: str) -> Spec:
     data = files.read_json(layout.app_json) or {}
     release = Release.load(layout, release_id)
     then = release.spec if release else {}
-    for key in _OF_THE_CODE:
+    for key in (*_OF_THE_CODE, "retry_bad"):
         data.pop(key, None)
         if key in then:
             data[key] = then[key]
     return Spec.from_mapping({**data, "who": who})
 
 
-def listed(name: str) -> list[dict[str, Any]]:
-    """Every release on the host, oldest first, and which of them serves."""
-    layout = states.layout_of(name)
-    state = State.load(layout)
-    return [
-        {"id": one.id, "made": one.made, "served": one.served, "source": one.source, "python": one.python,
-         "gunicorn": one.gunicorn, "runtime": one.runtime, "installer": one.installer,
-         "active": one.id == state.release, "previous": one.id == state.previous}
-        for one in states.releases(layout)
-    ]  # fmt: skip
-
-
-def shown(name: str) -> dict[str, Any]:
-    """The app as it is on the host: who serves, what runs, what happened last."""
-    layout = states.layout_of(name)
-    state = State.load(layout)
-    data = files.read_json(layout.app_json) or files.read_json(layout.wanted_json) or {}
-    spec = Spec.from_mapping({key: value for key, value in data.items() if key != "order"})
-    colours = {
-        colour: systemd.show(layout.service(colour), "ActiveState", "SubState", "MainPID", "NRestarts")
-        for colour in ("blue", "green")
-    }
-    return {
-        "name": name,
-        "active": state.active,
-        "release": state.release,
-        "previous": state.previous,
-        "url": spec.listen.url,
-        "root": str(layout.root),
-        "user": spec.user,
-        "socket": systemd.show(layout.socket, "ActiveState")["ActiveState"],
-        "colours": colours,
-        "deploying": states.held_by(layout) if states.is_locked(layout) else None,
-        "history": state.history,
-    }
-
-
-def read_spec(path: str) -> Spec:
-    """A spec from a file, or ``-`` for standard input."""
+def read_spec(path: str, who: str, **more: Any) -> Spec:
+    """A spec from a file, or ``-`` for standard input; `who` asks where it names nobody, `more` overrides."""
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
         data = json.loads(text)
@@ -554,4 +531,6 @@ def read_spec(path: str) -> Spec:
         raise FarrierError(f"spec: {path}: {error.strerror}") from None
     except ValueError as error:
         raise FarrierError(f"spec: {path} is no JSON: {error}") from None
+    if isinstance(data, dict):
+        data = {**data, "who": data.get("who") or who, **more}
     return Spec.from_mapping(data)

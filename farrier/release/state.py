@@ -71,6 +71,9 @@ class State:
         entry = {"time": now(), "outcome": outcome, "release": release, "message": message}
         entry |= {"who": self.run.get("who", ""), "seconds": seconds}
         entry |= {key: self.run.get(key) or "" for key in TOLD}
+        if release and not entry["source"]:
+            built = Release.load(layout, release)
+            entry["source"] = built.source if built else ""
         entry |= told
         self.history = [*self.history, entry][-HISTORY:]
         self.run = {}

@@ -1,0 +1,222 @@
+"""What was deployed here, how it went, and which releases may serve again: what ``release list`` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..errors import FarrierError
+from . import files, systemd
+from . import state as states
+from .layout import COLOURS, Layout
+from .spec import Spec
+from .state import Release, State
+
+# Digits of a digest that tell two of them apart for a person.
+SHORT = 10
+
+
+# -- which releases may serve again -------------------------------------------------------------------------
+
+
+def rollback_target(layout: Layout, state: State) -> str | None:
+    """The release that a rollback without a name takes: the newest good one older than the one that serves.
+
+    Where none is older (a rollback came first), the newest good one. Older is by when a deploy brought it.
+    """
+    every = _in_order(states.releases(layout))
+    good = [one for one in every if one.served and not one.bad and one.id != state.release]
+    serving = next((one for one in every if one.id == state.release), None)
+    older = [one for one in good if serving and serving.served and _age(one) < _age(serving)]
+    found = older or good
+    return found[-1].id if found else None
+
+
+def _in_order(every: Sequence[Release]) -> list[Release]:
+    """By when a deploy last brought each to serve, newest last; what never served comes last by its name."""
+    return sorted(every, key=_age)
+
+
+def _age(release: Release) -> tuple[str, str]:
+    return (release.served or "9", release.id)
+
+
+def kept(layout: Layout, state: State, keep: int) -> set[str]:
+    """The releases that must stay: the serving one, what a rollback takes, `keep` good and `keep` bad ones.
+
+    Bad ones stay to be looked at, and to be known again when somebody deploys the same once more.
+    """
+    every = _in_order([one for one in states.releases(layout) if one.is_built and one.served])
+    good = [one.id for one in every if not one.bad]
+    bad = [one.id for one in every if one.bad]
+    needed = {state.release, state.previous, rollback_target(layout, state)}
+    return {*good[-keep:], *bad[-keep:], *(one for one in needed if one)}
+
+
+def choose(layout: Layout, state: State, given: str | None, force: bool) -> str:
+    """The release to roll back to. Raises FarrierError with the ones that are allowed, or why it is bad."""
+    every = _in_order([one for one in states.releases(layout) if one.served])
+    good = [one.id for one in every if not one.bad and one.id != state.release]
+    allowed = ", ".join(reversed(good)) or "none is kept"
+    found = next((one for one in every if one.id == given), None)
+    if given is None:
+        target = rollback_target(layout, state)
+        if target is None:
+            raise FarrierError(f"{layout.name}: no good release to go back to; allowed: {allowed}")
+        return target
+    if found is None or found.id == state.release:
+        what = "which serves already" if found else "which did not serve here or is not kept"
+        raise FarrierError(f"{layout.name}: given release {given}, {what}; allowed: {allowed}")
+    if found.bad and not force:
+        raise FarrierError(
+            f"{layout.name}: given release {given}, which is bad: {told(found.bad)}; "
+            f"allowed: {allowed}, or that one with --force"
+        )
+    return found.id
+
+
+def refuse_bad(name: str, release: Release | None, state: State, retry: bool) -> None:
+    """Raises FarrierError for a release that was rolled back before, unless it serves or is to be retried."""
+    if release is None or not release.bad or retry or release.id == state.release:
+        return
+    raise FarrierError(
+        f"{name}: this is release {release.id}, which is bad: {told(release.bad)}; "
+        "change the source, or set retry_bad: true (--retry-bad) to try it again"
+    )
+
+
+def told(bad: dict[str, str]) -> str:
+    """A mark in one line."""
+    who = f" by {bad['who']}" if bad.get("who") else ""
+    return f"{bad.get('why') or 'no reason was given'} ({_minute(bad.get('time', ''))} UTC{who})"
+
+
+def mark(layout: Layout, release_id: str, why: str | None, who: str) -> Release:
+    """Marks a release as bad for a reason, or as good with None. Raises FarrierError for an unknown one."""
+    release = Release.load(layout, release_id)
+    if release is None:
+        have = ", ".join(one.id for one in reversed(states.releases(layout))) or "none"
+        raise FarrierError(f"{layout.name}: given release {release_id}, which is not kept; allowed: {have}")
+    release.bad = None if why is None else {"time": states.now(), "why": why, "who": who}
+    release.save(layout)
+    return release
+
+
+# -- what a person reads ------------------------------------------------------------------------------------
+
+
+def listed(name: str) -> dict[str, Any]:
+    """Every run that is remembered and every release that is kept, oldest first."""
+    layout = states.layout_of(name)
+    state = State.load(layout)
+    target = rollback_target(layout, state)
+    return {
+        "name": name,
+        "active": state.active,
+        "release": state.release,
+        "rollback": target,
+        "deploying": states.held_by(layout) if states.is_locked(layout) else None,
+        "history": state.history,
+        "releases": [
+            {"id": one.id, "made": one.made, "served": one.served, "source": one.source,
+             "origin": origin(one.source, one), "python": one.python, "gunicorn": one.gunicorn,
+             "runtime": one.runtime, "installer": one.installer, "active": one.id == state.release,
+             "previous": one.id == state.previous, "rollback": one.id == target, "bad": one.bad}
+            for one in states.releases(layout)
+        ],
+    }  # fmt: skip
+
+
+def origin(source: str, release: Release | None = None) -> str:
+    """What a release was built from, in short: ``archive 3f2a9c1d04``, ``main 1b2c3d4e5f``, ``shop==1.2``."""
+    kind, _, rest = source.partition(":")
+    if kind == "sha256":
+        return f"archive {rest[:SHORT]}"
+    if kind == "commit":
+        given = (release.spec.get("source") or {}) if release else {}
+        ref = str(given.get("ref") or "")
+        return f"{ref} {rest[:SHORT]}" if ref and ref != rest else f"commit {rest[:SHORT]}"
+    return rest if kind == "requirement" else source
+
+
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """The answer of :func:`listed` as a table."""
+    by_id = {one["id"]: one for one in found["releases"]}
+    rows = [("when (UTC)", "who", "what", "release", "from", "how", "took", "outcome")]
+    for run in found["history"]:
+        source = by_id[run["release"]]["origin"] if run.get("release") in by_id else origin(
+            run.get("source") or ""
+        )  # fmt: skip
+        seconds = run.get("seconds")
+        took = f"{seconds:.1f} s" if isinstance(seconds, int | float) else ""
+        rows.append((
+            _minute(run["time"]), run.get("who") or "-", run.get("action") or "-", run["release"] or "-",
+            source or "-", run.get("strategy") or "-", took, _outcome(run),
+        ))  # fmt: skip
+    yield from _table(rows if len(rows) > 1 else [])
+    if len(rows) > 1:
+        yield ""
+    marks = [(_sign(one), one["id"], one["origin"], f"Python {one['python']}", _standing(one))
+             for one in found["releases"]]  # fmt: skip
+    yield from _table([("", "release", "from", "", ""), *marks])
+    if found["deploying"]:
+        yield ""
+        yield found["deploying"]
+
+
+def _sign(release: dict[str, Any]) -> str:
+    return "*" if release["active"] else "!" if release["bad"] else "<" if release["rollback"] else " "
+
+
+def _standing(release: dict[str, Any]) -> str:
+    words = [
+        "serves" if release["active"] else "",
+        "what a rollback takes" if release["rollback"] else "",
+        f"bad: {told(release['bad'])}" if release["bad"] else "",
+        "" if release["served"] else "has never served",
+    ]
+    return "; ".join(word for word in words if word)
+
+
+def _outcome(run: dict[str, Any]) -> str:
+    message = run.get("message") or ""
+    return f"{run['outcome']}: {message}" if message else str(run["outcome"])
+
+
+def _minute(time: str) -> str:
+    return time[:16].replace("T", " ")
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns as wide as their widest, the last one as it comes."""
+    if not rows:
+        return
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def shown(name: str) -> dict[str, Any]:
+    """The app as it is on the host: who serves, what runs, what happened last."""
+    layout = states.layout_of(name)
+    state = State.load(layout)
+    data = files.read_json(layout.app_json) or files.read_json(layout.wanted_json) or {}
+    spec = Spec.from_mapping({key: value for key, value in data.items() if key != "order"})
+    colours = {
+        colour: systemd.show(layout.service(colour), "ActiveState", "SubState", "MainPID", "NRestarts")
+        for colour in COLOURS
+    }
+    return {
+        "name": name,
+        "active": state.active,
+        "release": state.release,
+        "previous": state.previous,
+        "rollback": rollback_target(layout, state),
+        "url": spec.listen.url,
+        "root": str(layout.root),
+        "user": spec.user,
+        "socket": systemd.show(layout.socket, "ActiveState")["ActiveState"],
+        "colours": colours,
+        "deploying": states.held_by(layout) if states.is_locked(layout) else None,
+        "history": state.history,
+    }
