@@ -139,6 +139,10 @@ class WSGIRequest:
         self.app = app
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        # Gunicorn's response, for whoever counts this request: see FarrierWorker.count_wsgi().
+        response = getattr(start_response, "__self__", None)
+        if response is not None:
+            response.req.response = response
         if isinstance(sys.stderr, JsonStream):
             # Gunicorn's writes to the log's handlers themselves, past every format.
             environ["wsgi.errors"] = sys.stderr
@@ -191,4 +195,5 @@ class ASGIRequest:
                 await self.app(scope, receive, answer)
         finally:
             seconds = self.worker.put_down(token, chosen)
+            self.worker.count(seconds, sent[0])
             self.worker.answered(scope, seconds, *sent)

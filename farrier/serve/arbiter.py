@@ -26,9 +26,10 @@ from farrier.errors import FarrierError
 from farrier.health.checks import one_line
 from farrier.serve import events
 from farrier.serve.board import READY, STAGES, Board
-from farrier.serve.endings import APP_LOAD_ERROR, WORKER_BOOT_ERROR, Ending, MemoryKills, describe
+from farrier.serve.endings import APP_LOAD_ERROR, REASONS, WORKER_BOOT_ERROR, Ending, MemoryKills, describe
 from farrier.serve.notify import Notifier
 from farrier.serve.state import StateFile, another_serves, instance_name, release_name
+from farrier.serve.traffic import Traffic
 
 #: Seconds between two looks at the board while somebody waits for a worker.
 WATCHFUL = 0.05
@@ -45,6 +46,9 @@ FIRST_ALONE = 1.0
 HOPELESS = 5
 #: Seconds between two tries after a worker failed to boot; doubled each time, up to the last.
 BACKOFF, MOST_BACKOFF = 0.5, 30.0
+
+#: Seconds for which the state file's traffic stays: a little less than a turn of the main loop.
+TRAFFIC_EVERY = 0.9
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 AT_ONCE = (*STOPS, signal.SIGCHLD, signal.SIGUSR1)
@@ -96,6 +100,12 @@ class FarrierArbiter(Arbiter):
         self.hopeless = False
         self.started_at = time.time()
         self.state: StateFile | None = None
+        #: What workers that have ended had answered, and why they ended.
+        self.past = Traffic()
+        self.endings = dict.fromkeys(REASONS, 0)
+        self.last_reload: dict[str, Any] | None = None
+        self._traffic: dict[str, Any] = {}
+        self._traffic_at = 0.0
         self._deferred: list[int] = []
         self.recycling: _Recycle | None = None
         self.recycle_failures = 0
@@ -469,6 +479,10 @@ class FarrierArbiter(Arbiter):
         asked = worker.retired or ending.signal in ("SIGTERM", "SIGINT", "SIGQUIT")
         died_booting = not worker.slot.proven and not asked
         note = ending.message if ending.failed_to_boot else f"{ending.reason}: {ending.message}"
+        self.endings[ending.reason] += 1
+        self.past.add(worker.slot.traffic)
+        # What it had in hand got no answer, and it did not live to count it.
+        self.past.lost(worker.slot.in_hand)
         self.board.give_back(worker.slot)
         if died_booting:
             self._boot_failed(worker, ending, note)
@@ -662,10 +676,11 @@ class FarrierArbiter(Arbiter):
                 failure = f"it was not finished: {one_line(error)}"
         self.phase = "ready" if self.was_ready else "starting"
         self._count_changed(before.num_workers)
-        self.write_state()
         if self.was_ready:
             self.notifier.ready(self.status_line())
         seconds = round(time.monotonic() - began, 3)
+        self.last_reload = {"at": round(time.time(), 3), "refused": failure}
+        self.write_state()
         if failure is None:
             events.emit(self.log, "info", "reloaded", f"reloaded in {seconds:g} s", seconds=seconds)
         else:
@@ -924,8 +939,19 @@ class FarrierArbiter(Arbiter):
                 "settings": _in_force(self.cfg),
                 "listeners": [str(listener) for listener in self.LISTENERS],
                 "workers": [_shown_worker(worker) for worker in workers],
+                "traffic": self.traffic(),
+                "endings": self.endings,
+                "last_reload": self.last_reload,
             }
         )
+
+    def traffic(self) -> dict[str, Any]:
+        """Of this master's whole life, counted together at most once a second."""
+        now = time.monotonic()
+        if now - self._traffic_at >= TRAFFIC_EVERY:
+            self._traffic_at = now
+            self._traffic = self.past.plus(one.slot.traffic for one in self.WORKERS.values()).shown()
+        return self._traffic
 
 
 def recycling_in_force() -> str:

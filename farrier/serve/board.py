@@ -11,10 +11,12 @@ import mmap
 import struct
 import time
 
-#: Workers that one master can have at once, old ones that still drain included. 512 KiB of address
-#: space, of which only the pages in use take memory (8 slots a page).
+from farrier.serve import traffic
+
+#: Workers that one master can have at once, old ones that still drain included. 1 MiB of address
+#: space, of which only the pages in use take memory (4 slots a page).
 SLOTS = 1024
-SIZE = 512
+SIZE = 1024
 
 FORKED, BOOTED, READY, DRAINING = 1, 2, 3, 4
 STAGES = {0: "free", FORKED: "forked", BOOTED: "booted", READY: "ready", DRAINING: "draining"}
@@ -25,6 +27,7 @@ _STAGE, _ENDING, _ALONE, _DUE, _IN_HAND, _REQUESTS = 0, 1, 2, 3, 4, 8
 _BOOTED_AT, _READY_AT = 16, 24
 _DOING, _DOING_SIZE = 64, 184
 _NOTE, _NOTE_SIZE = 248, 264
+_TRAFFIC = 512
 
 _BYTE = struct.Struct("@B")
 _COUNT = struct.Struct("@I")
@@ -39,6 +42,9 @@ class Slot:
         self.index = index
         self._memory = board.memory
         self._at = index * SIZE
+        start = self._at + _TRAFFIC
+        self._traffic = memoryview(board.memory)[start : start + traffic.SIZE]
+        self.counters = traffic.Counters(self._traffic)
 
     def clear(self) -> None:
         self._memory[self._at : self._at + SIZE] = bytes(SIZE)
@@ -129,6 +135,11 @@ class Slot:
     @in_hand.setter
     def in_hand(self, value: int) -> None:
         self._put(_COUNT, _IN_HAND, value)
+
+    @property
+    def traffic(self) -> traffic.Traffic:
+        """What it has answered so far."""
+        return traffic.Traffic.read(self._traffic)
 
     @property
     def doing(self) -> str:

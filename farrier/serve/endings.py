@@ -12,11 +12,12 @@ from farrier.serve.board import CODE_CHANGED, RECYCLED
 
 #: Exit statuses by which Gunicorn's workers say that they could not boot.
 WORKER_BOOT_ERROR, APP_LOAD_ERROR = 3, 4
+REASONS = ("recycled", "stopped", "timed out", "killed for memory", "crashed", "failed to boot")
 
 
 @dataclass(frozen=True)
 class Ending:
-    """``reason`` is one of the words above; ``severity`` how a person should take it."""
+    """``reason`` is one of REASONS; ``severity`` how a person should take it."""
 
     reason: str
     severity: str

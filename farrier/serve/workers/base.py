@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,13 +17,17 @@ from farrier.errors import FarrierError
 from farrier.health.checks import Check, Outcome, checks_in_force, run_checks
 from farrier.health.wsgi import HealthMiddleware
 from farrier.serve import apps, diagnosis, events, stdio
-from farrier.serve.board import BOOTED, READY, Slot
+from farrier.serve.board import BOOTED, DRAINING, READY, Slot
 from farrier.serve.config import slow_request
 from farrier.serve.endings import WORKER_BOOT_ERROR
 from farrier.serve.log import Aborted
 
 #: Seconds between two tries of the readiness checks.
 READY_AGAIN = 0.5
+#: How a write to a client that has left ends, and what frameworks say of it (Starlette, Django; asyncio
+#: cancels the request of a client that has left).
+CLIENT_LEFT = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
+CLIENT_LEFT_NAMES = ("ClientDisconnect", "ClientDisconnected", "RequestAborted", "CancelledError")
 
 
 class FarrierWorker:
@@ -185,6 +191,26 @@ class FarrierWorker:
             )  # fmt: skip
         return seconds
 
+    def count(self, seconds: float, status: int | None) -> None:
+        """A request of the app's is over; called while an exception that ended it is still on its way.
+
+        Without a status, or when an error cut it short, it has failed, unless the client itself left.
+        """
+        if self.slot is not None:
+            error = sys.exc_info()[1]
+            # The loop's servers cancel what a client has left, and what does not end in time.
+            cut = type(error).__name__ == "CancelledError" and self.slot.stage == DRAINING
+            self.slot.counters.add(seconds, cut or failed(status, error))
+
+    def count_wsgi(self, req: Any, seconds: float) -> None:
+        """The same by Gunicorn's request. One that never came to the app counts only if an error ended it:
+        health checks come every few seconds, always fast, and would hide what users get."""
+        response = getattr(req, "response", None)
+        if response is not None:
+            self.count(seconds, response.status_code if response.status else None)
+        elif sys.exc_info()[1] is not None:
+            self.count(seconds, None)
+
     def answered(self, scope: dict[str, Any], seconds: float, status: Any, headers: Any, size: int) -> None:
         """For classes whose server does not log requests itself."""
 
@@ -241,6 +267,20 @@ class FarrierWorker:
                 util.write_error(client, 500, "Internal Server Error", "")
             return
         super().handle_error(req, client, addr, exc)  # type: ignore[misc]
+
+
+def failed(status: int | None, error: BaseException | None) -> bool:
+    """Whether a client got less than a good answer, and not by its own doing."""
+    if status is not None and status >= 500:
+        return True
+    if error is None:
+        return status is None
+    if isinstance(error, StopIteration):
+        # Gunicorn closes a connection that way, also after an error in the middle of a response.
+        return status is None or error.__context__ is not None
+    if isinstance(error, OSError) and error.errno in CLIENT_LEFT:
+        return status is None
+    return type(error).__name__ not in CLIENT_LEFT_NAMES
 
 
 @contextlib.contextmanager

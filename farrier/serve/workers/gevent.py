@@ -153,7 +153,7 @@ class GeventWorker(FarrierWorker, AsyncWorker):
             with turn:
                 yield
         finally:
-            self.put_down(token)
+            self.count_wsgi(req, self.put_down(token))
             self.acceptor.resume()
 
     # --- the end ----------------------------------------------------------------------------------

@@ -19,4 +19,4 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
         try:
             return super().handle_request(req, conn)
         finally:
-            self.put_down(token)
+            self.count_wsgi(req, self.put_down(token))

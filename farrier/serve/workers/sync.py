@@ -19,4 +19,4 @@ class SyncWorker(FarrierWorker, GunicornSyncWorker):
         try:
             return super().handle_request(listener, req, client, addr)
         finally:
-            self.put_down(token)
+            self.count_wsgi(req, self.put_down(token))
