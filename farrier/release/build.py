@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FarrierError
-from . import command, files, install, lockfile, source, units
+from . import command, files, install, lockfile, room, sized, source, units
 from .account import Account
 from .events import Journal, Step
 from .install import Installer
@@ -108,7 +108,7 @@ class Build:
     def run(self) -> None:
         """Every step that is not behind this release yet."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        guard(self.folder, self.account)
+        seal(self.folder, self.account)
         self.release.save(self.layout)
         self.own(self.scratch)
         self.step("source", self.fetch)
@@ -287,13 +287,16 @@ class Build:
         hang = self.scratch / "hang"
         argv = [str(self.venv / "bin" / "python"), "-c", IMPORT_CHECK, self.spec.app, str(limit), str(hang)]
         env = {**self.command_env(), "PYTHONDONTWRITEBYTECODE": "1", "FARRIER_APP": self.spec.name}
-        began = time.monotonic()
+        began, memory = time.monotonic(), room.free() - room.SPARE
         try:
             text = command.run(
-                argv, account=self.account, env=env, cwd=self.workdir, timeout=limit + HANG_SLACK,
-                what=f"app: {self.spec.app}", own_words=True,
+                room.bounded(argv, self.account, memory, self.spec.name), env=env, cwd=self.workdir,
+                timeout=limit + HANG_SLACK, what=f"app: {self.spec.app}", own_words=True,
             )  # fmt: skip
-        except FarrierError:
+        except FarrierError as error:
+            if room.killed(str(error)):
+                self.assume(step, memory)
+                return
             if place := hangs_at(hang, self.src):
                 raise FarrierError(
                     f"app: {self.spec.app} does not import: still busy after {limit:.0f} s {place}", 1
@@ -308,6 +311,22 @@ class Build:
         step.detail = (
             f"{answer.get('app_memory', 0) >> 20} MiB, {self.release.measured['boot_seconds']:.1f} s"
         )
+
+    def assume(self, step: Step, memory: int) -> None:
+        """Where an app has no room beside itself by its plan, its serving release says what it takes.
+
+        Raises FarrierError where there is room by the plan: then it is this release that takes too much.
+        """
+        serving = Release.load(self.layout, self.view.state.release or "")
+        measured = serving.measured if serving else {}
+        plan = sized.plan_for(self.spec, self.layout, measured, self.view.given_env(self.src))
+        beside = plan.value("strategy") != "queue" or ("gate_beside" in plan and plan.value("gate_beside"))
+        if serving is None or beside:
+            raise room.too_large(self.spec.app, memory)
+        known = ("app_memory", "boot_seconds", "interface", "worker_class")
+        self.release.measured.update({key: measured[key] for key in known if key in measured})
+        self.release.measured["paths"] = self.paths()
+        step.detail = "not imported: no room for the app beside the one that serves"
 
     def match_interface(self, interface: str) -> None:
         """A WSGI app under an ASGI worker, or the other way round, would answer 500 to everyone."""
@@ -336,7 +355,7 @@ def hangs_at(dump: Path, src: Path) -> str:
     return f"at {where}, line {line}" + ("" if function == "<module>" else f", in {function}")
 
 
-def guard(release: Path, account: Account) -> None:
+def seal(release: Path, account: Account) -> None:
     """Only root and the app's group may look into a release: its source may hold a ``.env``."""
     os.chown(release, 0, account.gid)
     release.chmod(0o750)

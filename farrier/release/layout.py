@@ -11,6 +11,8 @@ VAR = Path("/var/lib/farrier")
 UPLOADS = VAR / "uploads"
 RUN = Path("/run/farrier")
 UNITS = Path("/etc/systemd/system")
+# What holds for one run only: a reboot takes it away, and with it the candidate.
+PASSING_UNITS = Path("/run/systemd/system")
 RUNTIME = Path("/usr/local/lib/farrier")
 LAUNCHER = Path("/usr/local/bin/farrier")
 # The first line of every unit that we write; a unit without it is somebody else's.
@@ -117,7 +119,8 @@ class Layout:
         return UNITS / f"{self.service(colour)}.d"
 
     def candidate_drop_in(self, colour: str) -> Path:
-        return self.drop_ins(colour) / "90-candidate.conf"
+        """There while the colour may run beside the one that serves; gone with a reboot."""
+        return PASSING_UNITS / f"{self.service(colour)}.d" / "90-candidate.conf"
 
     def colour_dir(self, colour: str) -> Path:
         """What one colour reads: its environment, its plan, its settings."""
@@ -127,4 +130,5 @@ class Layout:
         """Every unit file and drop-in folder that we may have written."""
         names = [self.socket, f"{self.socket}.d", self.template, self.slice]
         names += [f"{self.service(colour)}.d" for colour in COLOURS]
-        return [UNITS / name for name in names]
+        passing = [PASSING_UNITS / f"{self.service(colour)}.d" for colour in COLOURS]
+        return [*(UNITS / name for name in names), *passing]

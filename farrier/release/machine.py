@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 
 from ..errors import FarrierError
 from . import account as accounts
+from . import colour as colours
 from . import files, remove, runtime, shared, systemd, units
 from . import state as states
-from .build import Build, guard
+from .build import Build, seal
 from .events import Journal, bare
+from .exchange import Exchange, complete, links, step_back
 from .files import Undo
-from .layout import COLOURS, ETC, UNITS, VAR, Layout, other
+from .layout import COLOURS, ETC, PASSING_UNITS, UNITS, VAR, Layout
 from .spec import Spec
 from .state import Release, State
 from .view import View, look
@@ -29,8 +31,10 @@ from .view import View, look
 if TYPE_CHECKING:
     from ..sizing.plan import Plan
 
-# Beyond a unit's own timeouts: systemd's own work on a busy host.
-SYSTEMCTL_SLACK = 30
+# What the history calls what was done.
+TOLD_AS = {"deploy": "deploy", "reload": "reload"}
+# Seconds for workers that a rolling exchange took to boot again.
+RESTORE_LIMIT = 120.0
 # Seconds: whoever started this run holds the lock until its unit runs.
 LOCK_WAIT = 10
 
@@ -118,11 +122,15 @@ class Machine:
         self.state.run["phase"] = "build"
         release = view.release or self.build(view)
         view.release = release
-        guard(self.layout.release(release.id), self.account)
+        seal(self.layout.release(release.id), self.account)
         if not self.target:
             # A database that went forward does not go back with the code.
             self.migrate(view, release)
         action = "deploy" if self.state.release != release.id else view_action(view, self.state)
+        if not self.target:
+            view.refuse_more_than_reload(action)
+        self.state.run["source"] = view.source
+        self.state.run["action"] = "rollback" if self.target else TOLD_AS.get(action, "settings")
         if action in ("live", "reload", "nothing"):
             self.settle(view, release, action)
         else:
@@ -173,161 +181,36 @@ class Machine:
             step.detail = ", ".join(unit.path.name for unit in written)
             if any(unit.path.is_relative_to(UNITS) for unit in written):
                 systemd.reload_units()
-        self.links(colour)
+            self.changed |= bool(written)
+        links(self.layout, colour)
         if action == "reload":
             with self.journal.step("reload") as step:
                 step.changed = True
                 self.reload(colour)
-        self.changed |= bool(written)
 
     def reload(self, colour: str) -> None:
         """HUP; the arbiter itself keeps what it had if the new settings do not boot."""
-        service = self.layout.service(colour)
-        systemd.systemctl("reload", service, timeout=SYSTEMCTL_SLACK)
-        if not systemd.is_active(service):
-            raise FarrierError(f"{service} ended at reload: {self.tail(service, time.time() - 5)}", 1)
-
-    # -- the exchange of colours -----------------------------------------------------------------------
-
-    def exchange(self, view: View, release: Release) -> None:
-        """The other colour takes over: beside the old one where both fit, else in its place."""
-        old = self.state.active
-        new = other(old) if old else COLOURS[0]
-        wanted, self.plan, _ = view.files(new, release)
-        moves = old is not None and units.socket_moves(self.spec, self.layout)
-        overlap = self.strategy() == "overlap" and not moves and old is not None
-        self.changed = True
-        self.state.run |= {"phase": "start", "candidate": release.id, "colour": new, "old": old}
+        self.state.run["phase"] = "reload"
         self.state.save(self.layout)
-        if moves:
-            with self.journal.step("address") as step:
-                step.changed, step.detail = True, self.spec.bind
-                # Before its file changes: systemd removes a unix socket by what the file says then.
-                self.stop(str(old))
-                systemd.systemctl("stop", self.layout.socket, timeout=SYSTEMCTL_SLACK)
-        with self.journal.step("files") as step:
-            self.write_files(wanted, release, new)
-            step.changed, step.detail = True, self.plan_line()
-        if overlap:
-            with self.journal.step("start") as step:
-                step.changed, step.detail = True, f"{new} beside {old}"
-                self.start(new)
-        else:
-            self.replace(None if moves else old, new)
-        self.switch(release, new)
-        if overlap:
-            with self.journal.step("stop") as step:
-                step.changed, step.detail = True, f"{old} has drained"
-                self.stop(str(old))
-
-    def write_files(self, wanted: list[units.Unit], release: Release, new: str) -> None:
-        if self.plan is None:
-            raise FarrierError("no plan was made", 1)
-        if self.layout.drop_ins(new).exists() and systemd.is_active(self.layout.service(new)):
-            # Left over from a killed run, and not the one that serves.
-            self.stop(new)
-        for unit in wanted:
-            self.undo.write(unit)
-        self.undo.write(units.candidate(self.layout, new, self.plan))
-        self.undo.link(self.layout.link(new), f"releases/{release.id}")
-        if self.state.active is None:
-            # A socket needs a service by name; at first there is only this one.
-            self.undo.write(units.active(self.layout, new))
-        systemd.reload_units()
-
-    def start(self, colour: str) -> None:
-        """Starts a colour and returns when it has said READY. Raises FarrierError with its telling line."""
-        service, began = self.layout.service(colour), time.time() - 0.05
-        systemd.systemctl("reset-failed", service, check=False)
-        if not systemd.is_active(self.layout.socket):
-            systemd.systemctl("start", self.layout.socket)
-        limit = (units.start_timeout(self.spec, self.plan) if self.plan else 90) + SYSTEMCTL_SLACK
+        began = time.time() - 0.05
         try:
-            systemd.systemctl("start", service, timeout=limit)
-        except FarrierError:
-            found = systemd.show(service, "Result", "ExecMainStatus")
-            raise FarrierError(
-                f"{service} did not become ready: {self.reason(found, service, began)}", 1
-            ) from None
-        if self.plan and self.state.run.get("phase") == "start":
-            self.journal.say(f"{service} is ready")
+            refused = colours.reload(self.layout, colour, reload_limit(self.spec, self.plan))
+        except FarrierError as error:
+            service = self.layout.service(colour)
+            tail = systemd.telling_line(systemd.journal_since(service, began))
+            raise FarrierError(f"{error}{f': {tail}' if tail else ''}", 1) from None
+        if refused:
+            raise FarrierError(f"the reload was refused: {refused}", 1)
 
-    def reason(self, found: dict[str, str], service: str, began: float) -> str:
-        tail = self.tail(service, began)
-        unready = [line for line in systemd.messages_since(service, began) if " is not ready: " in line]
-        if found["Result"] == "timeout":
-            limit = units.start_timeout(self.spec, self.plan) if self.plan else 0
-            if unready:
-                return f"not ready after {limit} s: {unready[-1].partition(' is not ready: ')[2]}"
-            return f"not ready after {limit} s" + (f"; it last said: {tail}" if tail else "")
-        if found["Result"] == "oom-kill":
-            return "killed because it needed more memory than its limit"
-        return tail or f"{found['Result']}, exit status {found['ExecMainStatus']}"
+    # -- the other colour ------------------------------------------------------------------------------
 
-    def tail(self, service: str, since: float) -> str:
-        return systemd.telling_line(systemd.journal_since(service, since))
-
-    def replace(self, old: str | None, new: str) -> None:
-        """The socket holds what comes in while the old colour goes and the new one boots."""
-        with self.journal.step("start") as step:
-            step.changed, step.detail = True, f"{new} in place of {old}" if old else new
-            # Before the old one stops: the next connection must start the new one.
-            self.undo.write(units.active(self.layout, new))
-            systemd.reload_units()
-            if old:
-                self.state.run["phase"] = "replace"
-                self.state.save(self.layout)
-                self.stop(old)
-            self.start(new)
-
-    def stop(self, colour: str) -> None:
-        service = self.layout.service(colour)
-        limit = systemd.show(service, "TimeoutStopUSec")["TimeoutStopUSec"]
-        systemd.systemctl("stop", service, timeout=SYSTEMCTL_SLACK + _seconds(limit))
-        systemd.systemctl("reset-failed", service, check=False)
-
-    def switch(self, release: Release, new: str) -> None:
-        """The commit point: from here on the new colour is the one, whatever happens."""
-        with self.journal.step("switch") as step:
-            step.changed, step.detail = True, f"{new}, release {release.id}"
-            self.undo.write(units.active(self.layout, new))
-            self.undo.link(self.layout.current, f"releases/{release.id}")
-            self.links(new)
-            old_release = self.state.release
-            if old_release != release.id:
-                self.state.previous = old_release
-            self.state.active, self.state.release = new, release.id
-            self.state.run["phase"] = "switched"
-            self.state.save(self.layout)
-            self.undo.forget()
-            self.promote(new)
-            self.mark_served(release)
-            if self.plan:
-                files.write_json(self.layout.release(release.id) / "plan.json", self.plan.to_dict())
-
-    def mark_served(self, release: Release | None) -> None:
-        if release is not None:
-            release.served = release.served or states.now()
-            release.save(self.layout)
-
-    def promote(self, colour: str) -> None:
-        """Takes the candidate's limits off; a restart of systemd's own then is a normal one."""
-        files.delete(self.layout.candidate_drop_in(colour))
-        systemd.reload_units()
-        service = self.layout.service(colour)
-        for group in _processes(service):
-            try:
-                Path("/proc", group, "oom_score_adj").write_text("0")
-            except OSError:
-                # Without CAP_SYS_RESOURCE (a container) the kernel may refuse; the next start has it.
-                continue
-        if not (UNITS / "sockets.target.wants" / self.layout.socket).is_symlink():
-            systemd.systemctl("enable", "--quiet", self.layout.socket)
-
-    def links(self, colour: str) -> None:
-        """``env``, ``plan.json`` and ``settings.json`` beside app.json are the active colour's."""
-        for name in ("env", "plan.json", "settings.json"):
-            files.link(self.layout.etc / name, f"{colour}/{name}")
+    def exchange(self, view: View, release: Release) -> Exchange:
+        """The other colour takes over, by the plan's strategy."""
+        self.changed = True
+        change = Exchange(view, release, self.account, self.journal, self.state, self.undo)
+        self.plan = change.plan
+        change.run()
+        return change
 
     def finish(self, release: Release) -> None:
         with self.journal.step("prune") as step:
@@ -356,16 +239,6 @@ class Machine:
                 files.delete(entry)
         return gone
 
-    def strategy(self) -> str:
-        """overlap where the plan says that both fit; rolling is done as queue for now."""
-        return "overlap" if self.plan and self.plan.value("strategy") == "overlap" else "queue"
-
-    def plan_line(self) -> str:
-        if self.plan is None:
-            return ""
-        workers, threads = self.plan.value("workers"), self.plan.value("threads")
-        return f"{workers} workers of {threads} threads, {self.plan.value('worker_class')}, {self.strategy()}"
-
     # -- the way back -----------------------------------------------------------------------------------
 
     def recover(self) -> None:
@@ -380,9 +253,7 @@ class Machine:
             )
             if phase == "switched":
                 self.undo.forget()
-                self.promote(str(self.state.active))
-                self.mark_served(Release.load(self.layout, str(self.state.release)))
-                self.stop(other(str(self.state.active)))
+                complete(self.layout, self.state)
             else:
                 self.put_back()
             # A deploy key lies there while git runs, and a killed git leaves it.
@@ -400,29 +271,18 @@ class Machine:
 
     def put_back(self) -> None:
         """Files and colours as they were before the run."""
-        candidate, old = self.state.run.get("colour"), self.state.active
+        run, old = self.state.run, self.state.active
         moved = units.listen_stream(self.layout)
         restored = self.undo.restore() if self.undo.pending else []
-        if any(path.is_relative_to(UNITS) for path in restored):
+        if any(path.is_relative_to(UNITS) or path.is_relative_to(PASSING_UNITS) for path in restored):
             systemd.reload_units()
-        if candidate and candidate != old:
-            systemd.systemctl("stop", self.layout.service(candidate), check=False, timeout=300)
-            systemd.systemctl("reset-failed", self.layout.service(candidate), check=False)
         shared.give_back(self.layout, self.state)
         if old and moved != units.listen_stream(self.layout):
             # systemd let go of the address when the file changed; only a start opens it again.
             systemd.systemctl("stop", self.layout.socket, check=False, timeout=300)
-        if old:
-            self.wake(old)
-
-    def wake(self, old: str) -> None:
-        """The colour that served before serves again."""
-        for unit in (self.layout.socket, self.layout.service(old)):
-            if not systemd.is_active(unit):
-                systemd.systemctl("reset-failed", unit, check=False)
-                systemd.systemctl("start", unit, timeout=300)
-        # A settings file that was put back: the arbiter may already have read the other one.
-        if self.state.run.get("phase") == "reload":
+        step_back(self.layout, self.state, run, RESTORE_LIMIT)
+        if old and run.get("phase") == "reload":
+            # The arbiter may have read the files that were put back just now.
             systemd.systemctl("reload", self.layout.service(old), check=False)
 
     def back_out(self, error: BaseException, first: bool) -> None:
@@ -456,6 +316,14 @@ def view_action(view: View, state: State) -> str:
         view.state.run = run
 
 
+def reload_limit(spec: Spec, plan: Plan | None) -> float:
+    """Seconds that a HUP may take: each worker boots, then the one before it drains."""
+    if plan is None:
+        return 300.0
+    each = units.start_timeout(spec, plan) + units.number(plan, "graceful_timeout")
+    return colours.SLACK + each * max(units.number(plan, "workers"), 1.0)
+
+
 def new_id(layout: Layout, identity: str) -> str:
     """UTC time and the identity's first digits: sorts by age, says what it is."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
@@ -464,24 +332,3 @@ def new_id(layout: Layout, identity: str) -> str:
         time.sleep(1)
         name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{identity[:8]}"
     return name
-
-
-def _processes(service: str) -> list[str]:
-    group = systemd.show(service, "ControlGroup")["ControlGroup"]
-    for base in ("/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"):
-        path = Path(f"{base}{group}/cgroup.procs")
-        if group and path.exists():
-            return path.read_text().split()
-    return []
-
-
-def _seconds(text: str) -> float:
-    """systemd's ``1min 30s`` in seconds; an hour where it says infinity or anything else."""
-    total, known = 0.0, {"min": 60.0, "s": 1.0, "ms": 0.001, "h": 3600.0}
-    for part in text.split():
-        number = part.rstrip("abcdefghijklmnopqrstuvwxyz")
-        unit = part[len(number) :]
-        if unit not in known or not number.replace(".", "").isdigit():
-            return 3600.0
-        total += float(number) * known[unit]
-    return total or 3600.0

@@ -47,6 +47,16 @@ def is_active(unit: str) -> bool:
     return show(unit, "ActiveState")["ActiveState"] in ("active", "reloading", "activating")
 
 
+def processes(unit: str) -> list[str]:
+    """The numbers of the processes of a service, as its cgroup lists them."""
+    group = show(unit, "ControlGroup")["ControlGroup"]
+    for base in ("/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"):
+        path = Path(f"{base}{group}/cgroup.procs")
+        if group and path.exists():
+            return path.read_text().split()
+    return []
+
+
 def reload_units() -> None:
     systemctl("daemon-reload", timeout=90)
 

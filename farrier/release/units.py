@@ -143,6 +143,10 @@ ExecReload=/bin/kill -HUP $MAINPID
 KillMode=mixed
 Restart=always
 RestartSec=1
+# A worker that is killed for memory is replaced; the others serve on.
+OOMPolicy=continue
+# A candidate's workers boot nicely, and come back from it.
+LimitNICE=+0
 RuntimeDirectory=farrier/{spec.name}
 RuntimeDirectoryPreserve=yes
 UMask=0027
@@ -210,13 +214,26 @@ def limits(spec: Spec, layout: Layout, colour: str, plan: Plan) -> Unit:
     )
 
 
-def candidate(layout: Layout, colour: str, plan: Plan) -> File:
-    """What holds a candidate back until it is promoted; removed then."""
+def candidate(
+    layout: Layout, colour: str, plan: Plan, strategy: str, old: str | None = None, gate: bool = False
+) -> File:
+    """What holds a candidate back until it is promoted; removed then, and by a reboot.
+
+    Rolling: it starts with one worker. A queue's gate: with one that accepts nothing. A queue: its start
+    waits for the end of the old colour, whoever asked for both.
+    """
     lines = [f"OOMScoreAdjust={CANDIDATE_OOM_SCORE}", "Restart=no"]
     beside = number(plan, "candidate_memory_max")
-    if beside and plan.value("strategy") == "overlap":
+    if beside and strategy == "overlap":
         lines += [f"MemoryMax={int(beside)}", "MemoryHigh=infinity"]
-    return File(layout.candidate_drop_in(colour), f"{layout.mark}\n[Service]\n{_lines(lines)}\n")
+    if strategy == "rolling":
+        lines += ["Environment=FARRIER_FIRST_WORKERS=1"]
+    unit = ""
+    if gate:
+        lines += ["Environment=FARRIER_GATE=1"]
+    elif strategy == "queue" and old:
+        unit = f"[Unit]\nAfter={layout.service(old)}\n\n"
+    return File(layout.candidate_drop_in(colour), f"{layout.mark}\n{unit}[Service]\n{_lines(lines)}\n")
 
 
 def number(plan: Plan, name: str) -> float:

@@ -125,15 +125,45 @@ class View:
             return "deploy"
         if self.state.run:
             return "deploy"
-        wanted, _, _ = self.files(self.state.active, self.release)
-        differing = {unit.needs for unit in wanted if not unit.is_there()}
+        needs = {unit.needs for unit in self.differing()}
         if not units.active(self.layout, self.state.active).is_there():
-            differing.add("restart")
+            needs.add("restart")
         if units.socket_moves(self.spec, self.layout):
-            differing.add("socket")
-        if not differing and not self.is_serving():
+            needs.add("socket")
+        if not needs and not self.is_serving():
             return "restart"
-        return max(differing, key=ACTIONS.index, default="nothing")
+        return max(needs, key=ACTIONS.index, default="nothing")
+
+    def differing(self) -> list[Unit]:
+        """The serving colour's files that are not as they are wanted."""
+        wanted, _, _ = self.files(str(self.state.active), self.release)
+        return [unit for unit in wanted if not unit.is_there()]
+
+    def refuse_more_than_reload(self, action: str) -> None:
+        """Raises FarrierError if a reload was chosen and what differs needs more than that."""
+        if self.spec.settings.get("strategy") != "reload" or self.state.active is None or self.state.run:
+            return
+        if action in ("nothing", "live", "reload") or not self.is_serving():
+            return
+        raise FarrierError(
+            f"settings.strategy: given reload, which does not apply {', '.join(self.more_than_reload())}; "
+            "allowed: changes of settings and limits, or another strategy: overlap, rolling, queue"
+        )
+
+    def more_than_reload(self) -> list[str]:
+        """Keys and files that differ and that a HUP does not bring."""
+        if self.release is not None and self.state.release == self.release.id:
+            found = [unit.path.name for unit in self.differing() if unit.needs == "restart"]
+            return [*found, *(["bind"] if units.socket_moves(self.spec, self.layout) else [])]
+        serving = Release.load(self.layout, str(self.state.release))
+        if serving is None:
+            return ["the release"]
+        now, then = self.spec.to_dict(), serving.spec
+        keys = [*_BUILT_WITH, "commands", "python", "user"]
+        found = [key for key in keys if now.get(key) != then.get(key)]
+        found += ["source"] if self.source != serving.source else []
+        found += ["the runtime"] if self.runtime.version != serving.runtime else []
+        return sorted(found) or ["the release"]
 
     def is_serving(self) -> bool:
         active = self.state.active

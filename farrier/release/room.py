@@ -1,0 +1,84 @@
+"""A look beside the release that serves: how much memory is left for it, and a process that gets no more.
+
+The serving release must never pay for a trial. So a trial runs in a scope of its own with what is free as
+its limit, and is the first that the kernel takes when memory runs out after all.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from ..errors import FarrierError
+from .account import Account
+
+# A trial with less than this would not even start the interpreter with gunicorn.
+LEAST = 48 << 20
+# Left to everybody else: the serving release allocates while the trial runs.
+SPARE = 16 << 20
+# The kernel's highest: taken before anything that serves (proc(5), oom_score_adj).
+OOM_SCORE = 1000
+
+
+def free() -> int:
+    """Bytes that a new process can have before the kernel must take them from another one.
+
+    The least of MemAvailable and, for each memory limit that binds this host's init, the limit less what
+    is in use; files that nobody has read of late count as free.
+    """
+    from ..sizing.budget import read_budget
+
+    found = [_available()]
+    for limit in read_budget(pid=1).limits:
+        if limit.kind == "memory" and (used := _used(Path(limit.source))) is not None:
+            found.append(int(limit.value) - used)
+    return max(min(found), 0)
+
+
+def _available() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _used(limit: Path) -> int | None:
+    """Bytes in use in the cgroup of a limit's file; None where that file is none of a cgroup."""
+    usage, inactive = {
+        "memory.max": ("memory.current", "inactive_file"),
+        "memory.high": ("memory.current", "inactive_file"),
+        "memory.limit_in_bytes": ("memory.usage_in_bytes", "total_inactive_file"),
+    }.get(limit.name, ("", ""))
+    if not usage:
+        return None
+    try:
+        rows = dict(line.split() for line in limit.with_name("memory.stat").read_text().splitlines())
+        return int(limit.with_name(usage).read_text()) - int(rows.get(inactive, 0))
+    except (OSError, ValueError):
+        return None
+
+
+def bounded(argv: list[str], account: Account, limit: int, name: str) -> list[str]:
+    """`argv` as the app's user with at most `limit` bytes, as a command line that root runs."""
+    unit = f"farrier-trial-{name}-{secrets.token_hex(3)}.scope"
+    return [
+        *("systemd-run", "--scope", "--quiet", "--collect", f"--unit={unit}"),
+        *(f"--property=MemoryMax={max(limit, LEAST)}", "--"),
+        *("/bin/sh", "-c", f'echo {OOM_SCORE} > /proc/self/oom_score_adj; exec "$@"', "sh"),
+        *("setpriv", f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups", "--"),
+        *argv,
+    ]
+
+
+def killed(message: str) -> bool:
+    """Whether a trial's failure says that the kernel took it for memory."""
+    return "out of memory" in message
+
+
+def too_large(app: str, limit: int) -> FarrierError:
+    """What is said of an app that a trial had not enough memory for."""
+    return FarrierError(
+        f"app: {app} was killed because it needed more than the {max(limit, LEAST) >> 20} MiB that are free "
+        "beside what serves; if it needs that much, say so in workload.app_memory, or give the host more",
+        1,
+    )
