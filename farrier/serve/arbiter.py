@@ -24,7 +24,7 @@ from gunicorn.pidfile import Pidfile
 
 from farrier.errors import FarrierError
 from farrier.health.checks import one_line
-from farrier.serve import events
+from farrier.serve import config, events
 from farrier.serve.board import READY, STAGES, Board
 from farrier.serve.endings import APP_LOAD_ERROR, REASONS, WORKER_BOOT_ERROR, Ending, MemoryKills, describe
 from farrier.serve.notify import Notifier
@@ -76,6 +76,13 @@ class _Before:
     listeners: list[Any]
 
 
+class _NoSockets(list[Any]):
+    """A gate's: nothing to accept from, and Gunicorn opens none because some are there."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
 class FarrierArbiter(Arbiter):
     """Run by ``farrier serve``."""
 
@@ -95,6 +102,9 @@ class FarrierArbiter(Arbiter):
         self.was_ready = False
         self.boot_failures = 0
         self.spawn_not_before = 0.0
+        self.first_workers = config.first_workers(os.environ)
+        self.gate = config.gate(os.environ)
+        #: The number is not the config's: by TTIN and TTOU, or given for the start.
         self.counted = False
         #: The start is given up: only its reason is worth a line.
         self.hopeless = False
@@ -136,9 +146,15 @@ class FarrierArbiter(Arbiter):
 
     def _set_num_workers(self, value: int) -> None:
         """A HUP tries numbers before one holds: the hook hears of the one that holds, see reload()."""
+        if self._num_workers is None and (given := self._given_number()):
+            value, self.counted = given, True
         before, self._num_workers = self._num_workers, value
         if self.phase != "reloading":
             self._count_changed(before)
+
+    def _given_number(self) -> int | None:
+        """A gate's single worker, or FARRIER_FIRST_WORKERS; TTIN goes on from there."""
+        return 1 if self.gate else self.first_workers
 
     num_workers = property(Arbiter._get_num_workers, _set_num_workers)
 
@@ -160,7 +176,12 @@ class FarrierArbiter(Arbiter):
         self.state = StateFile.from_environ(os.environ, self.log)
         self.write_state()
         self._check_config()
-        if not self.LISTENERS and not self.cfg.reuse_port and not _inherits_sockets():
+        if self.gate:
+            # Neither systemd's sockets nor own ones, which the release that serves may hold.
+            self.LISTENERS = _NoSockets()
+            for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+                os.environ.pop(name, None)
+        elif not self.LISTENERS and not self.cfg.reuse_port and not _inherits_sockets():
             self.LISTENERS = self.listen(self.cfg.address, {})
         super().start()
         self.notifier.status("booting workers")
@@ -363,7 +384,7 @@ class FarrierArbiter(Arbiter):
         except RuntimeError as error:
             worker.tmp.close()
             raise SpawnFailed(str(error)) from error
-        worker.gated = extra or (not self.was_ready and self.notifier.awaited)
+        worker.gated = extra or self.gate or (not self.was_ready and self.notifier.awaited)
         if hasattr(worker, "due"):
             # It would end by itself at its limit; it says that it is due instead, see recycle().
             worker.max_requests = sys.maxsize
@@ -387,7 +408,7 @@ class FarrierArbiter(Arbiter):
         worker.pid = os.getpid()
         try:
             util._setproctitle(f"worker [{self.proc_name}]")
-            if self.cfg.reuse_port:
+            if self.cfg.reuse_port and not self.gate:
                 worker.sockets = sock.create_sockets(self.cfg, self.log)
             self.cfg.post_fork(self, worker)
             worker.init_process()
@@ -735,7 +756,7 @@ class FarrierArbiter(Arbiter):
             tls.check(self.app.cfg)
 
     def _new_listeners(self, before: _Before) -> list[Any]:
-        if before.cfg.address == self.cfg.address or self.cfg.reuse_port:
+        if self.gate or before.cfg.address == self.cfg.address or self.cfg.reuse_port:
             return before.listeners
         if self.systemd:
             self.log.warning("bind is not changed: the sockets are systemd's")
@@ -839,14 +860,14 @@ class FarrierArbiter(Arbiter):
         super().handle_usr2()
 
     def reexec(self) -> None:
-        from farrier.serve import config
-
         self.notifier.restore(self.cfg.env_orig)
         given = config.given_plan()
         if given:
             self.cfg.env_orig["FARRIER_PLAN"] = given
         else:
             self.cfg.env_orig.pop("FARRIER_PLAN", None)
+        # Said for this start alone.
+        self.cfg.env_orig.pop("FARRIER_FIRST_WORKERS", None)
         super().reexec()
 
     # --- the end --------------------------------------------------------------------------------
@@ -935,6 +956,7 @@ class FarrierArbiter(Arbiter):
                 "release": release_name(os.environ, self.cfg.chdir),
                 "phase": self.phase,
                 "ready": self.was_ready,
+                "gate": self.gate,
                 "workers_wanted": self.num_workers,
                 "settings": _in_force(self.cfg),
                 "listeners": [str(listener) for listener in self.LISTENERS],
@@ -956,9 +978,7 @@ class FarrierArbiter(Arbiter):
 
 def recycling_in_force() -> str:
     """``replace-first`` (memory for the replacement is reserved) or ``retire-first``, as the plan has it."""
-    from farrier.serve.config import plan_in_force
-
-    made = plan_in_force()
+    made = config.plan_in_force()
     planned = made.fields.get("recycling") if made is not None else None
     return str(planned.value) if planned is not None else "replace-first"
 

@@ -23,6 +23,7 @@ from typing import Any
 from farrier.errors import FarrierError
 from farrier.health.report import health_path
 from farrier.serve import hooks
+from farrier.serve.board import SLOTS
 from farrier.sizing.budget import Budget, read_budget
 from farrier.sizing.plan import Plan, plan
 from farrier.sizing.settings import PARSERS, Settings
@@ -116,6 +117,8 @@ def evaluate(
     ``arguments``: what the command line sets, by setting name; ``config_file``: the person's own.
     """
     slow_request(environ)
+    first_workers(environ)
+    gate(environ)
     health_path(environ.get("FARRIER_HEALTH_PATH", ""))
     log_shape(environ)
     theirs = read_person(config_file or environ.get("FARRIER_CONFIG") or None)
@@ -363,6 +366,27 @@ def slow_request(environ: Mapping[str, str]) -> float | None:
     except ValueError as error:
         raise FarrierError(f"FARRIER_SLOW_REQUEST={text}: must be a number of seconds (0: off)") from error
     return seconds if seconds > 0 else None
+
+
+def first_workers(environ: Mapping[str, str]) -> int | None:
+    """FARRIER_FIRST_WORKERS: how many workers to start with whatever the plan says; None: as planned."""
+    text = environ.get("FARRIER_FIRST_WORKERS", "").strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= SLOTS):
+        raise FarrierError(
+            f"FARRIER_FIRST_WORKERS={text}: must be a whole number of workers from 1 to {SLOTS} "
+            "(empty: as planned)"
+        )
+    return int(text)
+
+
+def gate(environ: Mapping[str, str]) -> bool:
+    """FARRIER_GATE: whether this server only shows that the app becomes ready, and accepts nothing."""
+    text = environ.get("FARRIER_GATE", "").strip()
+    if text not in ("", "0", "1"):
+        raise FarrierError(f"FARRIER_GATE={text}: must be 1 (one worker that accepts nothing) or 0")
+    return text == "1"
 
 
 def log_shape(environ: Mapping[str, str]) -> str | None:

@@ -48,6 +48,9 @@ def _say_changes(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
+    if getattr(server, "gate", False):
+        events.emit(server.log, "info", "gate", "a gate: one worker becomes ready and accepts nothing")
+        return
     where = ",".join(str(listener) for listener in server.LISTENERS)
     events.emit(server.log, "info", "listening", f"listening at {where}", bind=where)
 
@@ -137,6 +140,9 @@ def child_exit(server: Any, worker: Any) -> None:
             fields.update(in_hand=slot.in_hand, last_request=slot.doing or None)
     if getattr(server, "hopeless", False) or (reason == "failed to boot" and not _was_ready(server)):
         # At a start that is given up the reason is said once, by the worker and at the end.
+        severity = "debug"
+    elif reason == "failed to boot" and getattr(worker, "extra", False):
+        # On trial: whoever waited for it says why it is not taken.
         severity = "debug"
     text = f"worker {worker.pid} {reason}" + (f": {detail}" if detail else "")
     events.emit(server.log, severity, "worker_ended", text, reason=reason, **fields)

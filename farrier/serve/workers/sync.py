@@ -14,6 +14,12 @@ class SyncWorker(FarrierWorker, GunicornSyncWorker):
 
     interface = "wsgi"
 
+    sockets: list[Any]
+
+    def run_for_one(self, timeout: float) -> None:
+        """Gunicorn's loop for a single socket; a gate has none."""
+        (super().run_for_one if self.sockets else super().run_for_multiple)(timeout)
+
     def handle_request(self, listener: Any, req: Any, client: Any, addr: Any) -> Any:
         token = self.take_up(req.method, req.uri)
         try:
