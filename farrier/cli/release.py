@@ -164,6 +164,8 @@ def _ended(args: argparse.Namespace, result: Result) -> int:
     if getattr(args, "check", False):
         for step in result.steps:
             print(f"would {step.name:14} {step.detail}".rstrip())
+    for line in result.warnings:
+        print(f"farrier: warning: {line}", file=sys.stderr)
     if result.failed:
         print(f"farrier: {result.msg}", file=sys.stderr)
     else:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import FarrierError
 from ..sizing.units import SizingError
-from . import account, envfile, events, files, history, preflight, remove, runtime, systemd, units
+from . import account, envfile, events, files, history, notify, preflight, remove, runtime, systemd, units
 from . import state as states
 from .events import Journal, Step
 from .files import File
@@ -62,6 +62,7 @@ class Result:
     url: str | None = None
     failed: bool = False
     msg: str = ""
+    warnings: list[str] = field(default_factory=list)
     status: int = 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,6 +75,7 @@ class Result:
             "url": self.url,
             "failed": self.failed,
             "msg": self.msg,
+            "warnings": self.warnings,
         }
 
 
@@ -93,6 +95,7 @@ def apply(spec: Spec, *, check: bool = False, diff: bool = False, say: Say | Non
         view.refuse_interface(str(view.measured.get("interface", "")))
         history.refuse_bad(spec.name, view.release, view.state, spec.retry_bad)
         action = view.action()
+        view.refuse_more_than_reload(action)
         previewed = preview(view, action, diff)
     except SizingError as error:
         raise FarrierError(f"settings: {error}") from None
@@ -453,10 +456,21 @@ def work(name: str) -> int:
     result.steps = journal.steps
     result.release = machine.state.release
     result.plan = machine.plan.to_dict() if machine.plan else None
+    result.warnings = [*machine.warnings, *_tell(machine, result)]
     journal.end(result.to_dict())
     if result.failed:
         print(result.msg, file=sys.stderr)
     return 1 if result.failed else 0
+
+
+def _tell(machine: Machine, result: Result) -> list[str]:
+    """Notifies whom the spec names of how this run went, and answers what went wrong with that."""
+    spec, state = machine.spec, machine.state
+    # Of a first deploy that failed nothing is left, its history neither.
+    began = {"outcome": "failed", "message": result.msg, "who": spec.who}
+    run = next((one for one in state.history if one.get("run") == machine.journal.run), began)
+    event = notify.event(spec.name, run, spec.listen.url, state.release) if result.changed else None
+    return notify.send(spec, event, machine.journal) if event else []
 
 
 def _stopped(number: int, frame: object) -> None:

@@ -130,6 +130,20 @@ def trim(path: Path) -> None:
         return
 
 
+def last_step(path: Path, run: str) -> str:
+    """The step that `run` was at when it was heard of last; empty where nothing is known of it."""
+    found = ""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            for line in stream:
+                # A kill may have cut a line short.
+                if f'"run": "{run}"' in line and '"event": "start"' in line and line.endswith("}\n"):
+                    found = str(json.loads(line).get("step", ""))
+    except (OSError, ValueError):
+        pass
+    return found
+
+
 def follow(descriptor: int, offset: int, run: str, alive: Callable[[], bool]) -> Iterator[dict[str, Any]]:
     """The events of `run` from `offset` on, as they come, until its end; ends too when `alive` says no."""
     buffer = b""

@@ -319,6 +319,8 @@ class Exchange:
             self.undo.write(units.active(self.layout, self.new))
             self.undo.link(self.layout.current, f"releases/{self.release.id}")
             links(self.layout, self.new)
+            # A rollback does not make a release newer than those that it goes back from.
+            newest = self.state.release != self.release.id and self.state.run.get("action") != "rollback"
             if self.state.release != self.release.id:
                 self.state.previous = self.state.release
             self.state.active, self.state.release = self.new, self.release.id
@@ -326,7 +328,7 @@ class Exchange:
             self.state.save(self.layout)
             self.undo.forget()
             promote(self.layout, self.new)
-            mark_served(self.layout, self.release)
+            mark_served(self.layout, self.release, newest)
             files.write_json(self.layout.release(self.release.id) / "plan.json", self.plan.to_dict())
 
 
@@ -336,9 +338,9 @@ def links(layout: Layout, colour: str) -> None:
         files.link(layout.etc / name, f"{colour}/{name}")
 
 
-def mark_served(layout: Layout, release: Release | None) -> None:
+def mark_served(layout: Layout, release: Release | None, newest: bool = False) -> None:
     if release is not None:
-        release.served = release.served or states.now()
+        release.served = states.now() if newest or not release.served else release.served
         release.save(layout)
 
 

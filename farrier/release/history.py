@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..errors import FarrierError
-from . import files, systemd
+from . import events, files, systemd
 from . import state as states
 from .layout import COLOURS, Layout
 from .spec import Spec
@@ -102,6 +102,21 @@ def mark(layout: Layout, release_id: str, why: str | None, who: str) -> Release:
     return release
 
 
+def note_killed(layout: Layout, state: State) -> None:
+    """Ends, in the history, the run that a kill ended; called once the host is as that run is to leave it."""
+    run = state.run
+    if not run:
+        state.save(layout)
+        return
+    step = events.last_step(layout.events, str(run.get("id", ""))) or run.get("phase", "its start")
+    switched = run.get("phase") == "switched"
+    release = state.release if switched else run.get("candidate")
+    state.note(
+        layout, "good" if switched else "failed", release, f"ended at {step} by a kill; the next run went on",
+        seconds=None,
+    )  # fmt: skip
+
+
 # -- what a person reads ------------------------------------------------------------------------------------
 
 
@@ -116,6 +131,7 @@ def listed(name: str) -> dict[str, Any]:
         "release": state.release,
         "rollback": target,
         "deploying": states.held_by(layout) if states.is_locked(layout) else None,
+        "unfinished": None if states.is_locked(layout) else _unfinished(state),
         "history": state.history,
         "releases": [
             {"id": one.id, "made": one.made, "served": one.served, "source": one.source,
@@ -159,9 +175,18 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     marks = [(_sign(one), one["id"], one["origin"], f"Python {one['python']}", _standing(one))
              for one in found["releases"]]  # fmt: skip
     yield from _table([("", "release", "from", "", ""), *marks])
-    if found["deploying"]:
-        yield ""
-        yield found["deploying"]
+    for line in (found["deploying"], found["unfinished"]):
+        if line:
+            yield ""
+            yield line
+
+
+def _unfinished(state: State) -> str | None:
+    """A run that a kill or a stop ended and that no other run has come after yet."""
+    if not state.run:
+        return None
+    began = _minute(str(state.run.get("began", "")))
+    return f"the run of {state.run.get('who') or 'somebody'}, {began} UTC, was ended; the next one goes on"
 
 
 def _sign(release: dict[str, Any]) -> str:

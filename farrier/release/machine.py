@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ..errors import FarrierError
 from . import account as accounts
 from . import colour as colours
-from . import files, remove, runtime, shared, systemd, units
+from . import files, history, remove, runtime, shared, systemd, units
 from . import state as states
 from .build import Build, seal
 from .events import Journal, bare
@@ -53,6 +53,7 @@ class Machine:
     account: accounts.Account = field(init=False)
     plan: Plan | None = None
     changed: bool = False
+    warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.state = State.load(self.layout)
@@ -223,13 +224,10 @@ class Machine:
         self.state.note(self.layout, "good", release.id)
 
     def prune(self) -> list[str]:
-        """Removes the oldest releases, never the one that serves or the one before it."""
-        kept = {self.state.release, self.state.previous}
+        """Removes the releases that nobody needs any more."""
+        kept = history.kept(self.layout, self.state, self.spec.keep_releases)
         every = states.releases(self.layout)
-        broken = [one for one in every if not one.is_built or not one.served]
-        good = [one for one in every if one.is_built and one.served]
-        surplus = good[: max(0, len(good) - self.spec.keep_releases)]
-        gone = [one.id for one in (*broken, *surplus) if one.id not in kept]
+        gone = [one.id for one in every if one.id not in kept]
         for name in gone:
             files.delete(self.layout.release(name))
         runtime.prune({one.runtime for one in every if one.id not in gone})
@@ -259,8 +257,7 @@ class Machine:
             # A deploy key lies there while git runs, and a killed git leaves it.
             for folder in Path("/run").glob(f"farrier-git-{self.layout.name}-*"):
                 files.delete(folder)
-            self.state.run = {}
-            self.state.save(self.layout)
+            history.note_killed(self.layout, self.state)
 
     def discard(self, candidate: str) -> None:
         """Removes a release that never served."""

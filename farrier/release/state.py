@@ -45,7 +45,7 @@ class State:
     """The run under way: id, who, phase, candidate (release), colour, and of ``TOLD`` what is known yet.
     Empty between runs."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    """The last runs, newest last: time, outcome, who, release, seconds, message, and ``TOLD``."""
+    """The last runs, newest last: time, run, outcome, who, release, seconds, message, and ``TOLD``."""
 
     @classmethod
     def load(cls, layout: Layout) -> State:
@@ -69,7 +69,7 @@ class State:
         clock = self.run.get("clock")
         seconds = round(max(0.0, time.time() - clock), 1) if clock else None
         entry = {"time": now(), "outcome": outcome, "release": release, "message": message}
-        entry |= {"who": self.run.get("who", ""), "seconds": seconds}
+        entry |= {"run": self.run.get("id", ""), "who": self.run.get("who", ""), "seconds": seconds}
         entry |= {key: self.run.get(key) or "" for key in TOLD}
         if release and not entry["source"]:
             built = Release.load(layout, release)
@@ -97,7 +97,7 @@ class Release:
     measured: dict[str, Any] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
     served: str | None = None
-    """When it first served; a release that never did is none to roll back to."""
+    """When a deploy last brought it to serve; a release that none did is none to roll back to."""
     bad: dict[str, str] | None = None
     """Why it must not serve again: time, why, who."""
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from farrier.release.command import failure
-from farrier.release.machine import _seconds
+from farrier.release.colour import seconds as _seconds
 from farrier.release.systemd import telling_line
 
 
