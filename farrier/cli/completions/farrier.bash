@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/farrier
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_farrier_release_subparsers=(apply rollback list show remove)
+_shtab_farrier_release_subparsers=(apply rollback reload list mark show remove)
 _shtab_farrier_subparsers=(plan explain serve probe status doctor release completion)
 
 _shtab_farrier_plan_option_strings=(-h --help --memory --cpus --runtime --workload --worker-class --framework --app-memory --set --no-environment --app --json)
@@ -14,9 +14,11 @@ _shtab_farrier_serve_option_strings=()
 _shtab_farrier_probe_option_strings=(-h --help --timeout --expect --insecure --ca --quiet -q)
 _shtab_farrier_status_option_strings=(-h --help --json)
 _shtab_farrier_doctor_option_strings=(-h --help --json)
-_shtab_farrier_release_apply_option_strings=(-h --help --check --diff --json)
-_shtab_farrier_release_rollback_option_strings=(-h --help --to --json)
+_shtab_farrier_release_apply_option_strings=(-h --help --check --diff --retry-bad --json)
+_shtab_farrier_release_rollback_option_strings=(-h --help --to --force --json)
+_shtab_farrier_release_reload_option_strings=(-h --help --json)
 _shtab_farrier_release_list_option_strings=(-h --help --json)
+_shtab_farrier_release_mark_option_strings=(-h --help --bad --good --json)
 _shtab_farrier_release_show_option_strings=(-h --help --json)
 _shtab_farrier_release_remove_option_strings=(-h --help --keep-data --json)
 _shtab_farrier_release_option_strings=(-h --help)
@@ -25,7 +27,7 @@ _shtab_farrier_option_strings=(-h --help --version)
 
 
 
-_shtab_farrier_release_pos_0_choices=(apply rollback list show remove)
+_shtab_farrier_release_pos_0_choices=(apply rollback reload list mark show remove)
 _shtab_farrier_completion_pos_0_choices=(bash zsh fish)
 _shtab_farrier_pos_0_choices=(plan explain serve probe status doctor release completion)
 
@@ -52,13 +54,22 @@ _shtab_farrier_release_apply__h_nargs=0
 _shtab_farrier_release_apply___help_nargs=0
 _shtab_farrier_release_apply___check_nargs=0
 _shtab_farrier_release_apply___diff_nargs=0
+_shtab_farrier_release_apply___retry_bad_nargs=0
 _shtab_farrier_release_apply___json_nargs=0
 _shtab_farrier_release_rollback__h_nargs=0
 _shtab_farrier_release_rollback___help_nargs=0
+_shtab_farrier_release_rollback___force_nargs=0
 _shtab_farrier_release_rollback___json_nargs=0
+_shtab_farrier_release_reload__h_nargs=0
+_shtab_farrier_release_reload___help_nargs=0
+_shtab_farrier_release_reload___json_nargs=0
 _shtab_farrier_release_list__h_nargs=0
 _shtab_farrier_release_list___help_nargs=0
 _shtab_farrier_release_list___json_nargs=0
+_shtab_farrier_release_mark__h_nargs=0
+_shtab_farrier_release_mark___help_nargs=0
+_shtab_farrier_release_mark___good_nargs=0
+_shtab_farrier_release_mark___json_nargs=0
 _shtab_farrier_release_show__h_nargs=0
 _shtab_farrier_release_show___help_nargs=0
 _shtab_farrier_release_show___json_nargs=0

@@ -50,8 +50,8 @@ function _shtab_farrier_using
   test "$_shtab_farrier_cmdpath" = "$argv"
 end
 
-set -g _shtab_farrier_commands plan explain serve probe status doctor release 'release apply' 'release rollback' 'release list' 'release show' 'release remove' completion
-set -g _shtab_farrier_opts_with_value --app --app-memory --ca --cpus --expect --framework --memory --runtime --set --timeout --to --worker-class --workload
+set -g _shtab_farrier_commands plan explain serve probe status doctor release 'release apply' 'release rollback' 'release reload' 'release list' 'release mark' 'release show' 'release remove' completion
+set -g _shtab_farrier_opts_with_value --app --app-memory --bad --ca --cpus --expect --framework --memory --runtime --set --timeout --to --worker-class --workload
 
 complete -c farrier -e
 complete -c farrier -f
@@ -103,14 +103,24 @@ complete -c farrier -n '_shtab_farrier_using release; and test $_shtab_farrier_n
 complete -c farrier -n '_shtab_farrier_using release apply' -s h -l help -d 'show this help message and exit'
 complete -c farrier -n '_shtab_farrier_using release apply' -l check -d 'say what would change; touch nothing'
 complete -c farrier -n '_shtab_farrier_using release apply' -l diff -d 'show the files that change, secrets masked'
+complete -c farrier -n '_shtab_farrier_using release apply' -l retry-bad -d 'deploy it even if it was rolled back before'
 complete -c farrier -n '_shtab_farrier_using release apply' -l json -d 'one JSON object on standard output'
 complete -c farrier -n '_shtab_farrier_using release; and test $_shtab_farrier_npos -eq 0' -a rollback -d 'serve an earlier release again'
 complete -c farrier -n '_shtab_farrier_using release rollback' -s h -l help -d 'show this help message and exit'
-complete -c farrier -n '_shtab_farrier_using release rollback' -l to -x -d 'which (default: the one before)'
+complete -c farrier -n '_shtab_farrier_using release rollback' -l to -x -d 'which (default: the good one before)'
+complete -c farrier -n '_shtab_farrier_using release rollback' -l force -d 'also to one that is marked as bad'
 complete -c farrier -n '_shtab_farrier_using release rollback' -l json -d 'one JSON object on standard output'
-complete -c farrier -n '_shtab_farrier_using release; and test $_shtab_farrier_npos -eq 0' -a list -d 'the releases of an app'
+complete -c farrier -n '_shtab_farrier_using release; and test $_shtab_farrier_npos -eq 0' -a reload -d 'read the settings anew, without a restart (HUP)'
+complete -c farrier -n '_shtab_farrier_using release reload' -s h -l help -d 'show this help message and exit'
+complete -c farrier -n '_shtab_farrier_using release reload' -l json -d 'one JSON object on standard output'
+complete -c farrier -n '_shtab_farrier_using release; and test $_shtab_farrier_npos -eq 0' -a list -d 'what was deployed, how it went, and which releases are kept'
 complete -c farrier -n '_shtab_farrier_using release list' -s h -l help -d 'show this help message and exit'
 complete -c farrier -n '_shtab_farrier_using release list' -l json -d 'one JSON object on standard output'
+complete -c farrier -n '_shtab_farrier_using release; and test $_shtab_farrier_npos -eq 0' -a mark -d 'say that a release is bad (no rollback takes it), or good again'
+complete -c farrier -n '_shtab_farrier_using release mark' -s h -l help -d 'show this help message and exit'
+complete -c farrier -n '_shtab_farrier_using release mark' -l bad -x -d 'what is wrong with it'
+complete -c farrier -n '_shtab_farrier_using release mark' -l good -d 'nothing is'
+complete -c farrier -n '_shtab_farrier_using release mark' -l json -d 'one JSON object on standard output'
 complete -c farrier -n '_shtab_farrier_using release; and test $_shtab_farrier_npos -eq 0' -a show -d 'what serves, and what happened last'
 complete -c farrier -n '_shtab_farrier_using release show' -s h -l help -d 'show this help message and exit'
 complete -c farrier -n '_shtab_farrier_using release show' -l json -d 'one JSON object on standard output'

@@ -25,7 +25,9 @@ _shtab_farrier_commands() {
 _shtab_farrier_release_commands() {
   local _commands=(
     apply:'bring this host to a spec: JSON in a file, or - for stdin'
-    list:'the releases of an app'
+    list:'what was deployed, how it went, and which releases are kept'
+    mark:'say that a release is bad (no rollback takes it), or good again'
+    reload:'read the settings anew, without a restart (HUP)'
     remove:'take an app off this host'
     rollback:'serve an earlier release again'
     show:'what serves, and what happened last'
@@ -118,6 +120,7 @@ _shtab_farrier_release_apply_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--check[say what would change\; touch nothing]"
   "--diff[show the files that change, secrets masked]"
+  "--retry-bad[deploy it even if it was rolled back before]"
   "--json[one JSON object on standard output]"
   ":SPEC.json\|-:"
 )
@@ -134,6 +137,27 @@ _shtab_farrier_release_list_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_farrier_release_list_defaults_added=0
 
+_shtab_farrier_release_mark_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--bad[what is wrong with it]:WHY:"
+  "--good[nothing is]"
+  "--json[one JSON object on standard output]"
+  ":name:"
+  ":release:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_farrier_release_mark_defaults_added=0
+
+_shtab_farrier_release_reload_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[one JSON object on standard output]"
+  ":name:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_farrier_release_reload_defaults_added=0
+
 _shtab_farrier_release_remove_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--keep-data[leave its shared folder]"
@@ -146,7 +170,8 @@ _shtab_farrier_release_remove_defaults_added=0
 
 _shtab_farrier_release_rollback_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--to[which (default\: the one before)]:RELEASE:"
+  "--to[which (default\: the good one before)]:RELEASE:"
+  "--force[also to one that is marked as bad]"
   "--json[one JSON object on standard output]"
   ":name:"
 )
@@ -230,6 +255,8 @@ _shtab_farrier_release() {
       case $line[1] in
         apply) _arguments -C -s $_shtab_farrier_release_apply_options ;;
         list) _arguments -C -s $_shtab_farrier_release_list_options ;;
+        mark) _arguments -C -s $_shtab_farrier_release_mark_options ;;
+        reload) _arguments -C -s $_shtab_farrier_release_reload_options ;;
         remove) _arguments -C -s $_shtab_farrier_release_remove_options ;;
         rollback) _arguments -C -s $_shtab_farrier_release_rollback_options ;;
         show) _arguments -C -s $_shtab_farrier_release_show_options ;;
