@@ -37,7 +37,7 @@ def _memory(problem: Problem, one: Fit) -> Iterator[str]:
             f"{format_bytes(share.target)} there ({share.sentence()}, less "
             f"{constants.HEADROOM_SHARE:.0%} headroom)"
         )
-    elif share.one_off and not one.one_off_fits:
+    elif share.one_off and not one.beside.one_off:
         yield (
             f"no room for a one-off command such as a migration ({format_bytes(share.one_off)}) beside the "
             "app: give the host swap, or run it while the app is stopped"
@@ -119,7 +119,7 @@ def _cut_by_database(problem: Problem, one: Fit) -> Iterator[str]:
     wanted = problem.wish.workers
     if one.workers < wanted and most_workers(problem, one.footprint, by_memory=False) <= one.workers:
         yield f"{wanted} workers to {one.workers}"
-    if problem.slots_by_database(one.strategy, one.workers) <= one.slots < problem.wish.slots:
+    if problem.slots_by_database(one.strategy, one.workers, one.beside) <= one.slots < problem.wish.slots:
         yield f"{problem.wish.slots} threads to {one.slots}"
 
 

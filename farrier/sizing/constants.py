@@ -131,17 +131,23 @@ BACKLOG = 2048
 
 # --- deploys ----------------------------------------------------------------------------------------
 
-STRATEGIES = ("overlap", "queue")
-"""Deploy strategies that the release machine does in this version, best first. "rolling" (old and new
-exchange one worker at a time) is modelled, but not done yet: the version that does it puts it in between."""
+STRATEGIES = ("overlap", "rolling", "queue")
+"""Deploy strategies among which the plan chooses, best first. Overlap and rolling hold no request back."""
 
-STRATEGIES_TO_COME = ("rolling",)
-"""Names that are refused as "not there yet" and not as unknown."""
+RELOAD = "reload"
+"""What only a person chooses: settings by HUP, and no new release."""
 
-OVERLAP_WORKERS_SHARE = 0.5
-"""Room for a deploy with both releases at work may cost up to half of the workers; where it would cost more,
-deploys queue, with at most that half. First estimate: a queue is felt at each deploy, a missing worker only
-when all others are busy."""
+WORKERS_SHARE_WITHOUT_QUEUE = 0.5
+"""Room for a deploy that holds nothing back may cost up to half of the workers; where it would cost more,
+deploys queue, with at most that half. With rolling it costs one worker at most where nothing is preloaded
+(the second arbiter is smaller than the replacement that the plan keeps room for), and more only where the
+second base of a preloaded app comes on top. First estimate: a queue is felt at each deploy, a missing worker
+only when all others are busy."""
+
+SLOTS_SHARE = 0.5
+SLOTS_ENOUGH = 64
+"""What is better for a deploy (overlap instead of rolling, a gate before a queue) may cost up to half of the
+threads or connections of a worker, and more where 64 are left. First estimates, by the same thought."""
 
 # --- times ------------------------------------------------------------------------------------------
 
@@ -181,9 +187,11 @@ JITTER_AT_MOST = 0.50
 """Share of max_requests. Gunicorn only adds jitter up to the number, so a worker lives between max_requests
 and the sum; more workers need a wider spread not to be replaced together."""
 
-QUEUE_PAUSE = 1.0
-"""Seconds of a queue deploy that are not boot: the old release finishes what it has (0.5 s without accepting)
-and systemd starts the new one. First estimate."""
+QUEUE_DRAIN = 0.5
+QUEUE_START = 0.5
+"""Seconds of a deploy by queue that are not boot. The old workers go on accepting while they drain, and stop
+for at most 0.5 s before they end; systemd and the new arbiter take 0.5 s until the app boots (first
+estimate)."""
 
 # --- database ---------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from . import constants
+from .memory import Beside
 from .settings import Settings
 
 
@@ -23,9 +24,12 @@ class Connections:
         """What is left for the app."""
         return max(0, self.maximum - self.reserved)
 
-    def each(self, strategy: str, workers: int) -> int:
-        """Connections one worker may hold while a deploy runs."""
-        return self.usable // worker_count_in_deploy(strategy, workers)
+    def each(self, strategy: str, workers: int, beside: Beside | None = None) -> int:
+        """Connections one worker may hold, a deploy and what has room beside the app included."""
+        beside = beside or Beside()
+        together = max(worker_count_in_deploy(strategy, workers), workers + beside.replacement)
+        trial = constants.CANDIDATE_SLOTS if beside.gate else 0
+        return max(0, self.usable - trial) // together
 
     def sentence(self) -> str:
         """``100 (PostgreSQL's default) less 5 in reserve = 95``."""
@@ -47,7 +51,7 @@ def worker_count_in_deploy(strategy: str, workers: int) -> int:
     """Workers of both generations together while a deploy runs."""
     if strategy == "overlap":
         return 2 * workers
-    return workers + 1 if strategy == "rolling" else workers
+    return workers + 1 if strategy in ("rolling", "reload") else workers
 
 
 def connections_least(worker_class: str, framework: str | None, slots: int) -> int:

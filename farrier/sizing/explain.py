@@ -28,15 +28,15 @@ GROUPS = {
         "reload",
     ),
     "times": ("timeout", "graceful_timeout", "stop_timeout", "keepalive"),
-    "recycling": ("max_requests", "max_requests_jitter"),
-    "deploys": ("strategy", "queue_seconds"),
+    "recycling": ("max_requests", "max_requests_jitter", "recycling"),
+    "deploys": ("strategy", "queue_seconds", "gate_beside"),
     "database": ("db_pool_size", "db_max_overflow", "db_conn_max_age", "db_conn_health_checks"),
     "memory": ("memory_peak", "memory_deploy_peak", "memory_max", "memory_high", "candidate_memory_max"),
     "Cloud Run": ("cloud_run_concurrency",),
 }
 """How the fields are grouped on a screen."""
 NAME_WIDTH = 22
-VALUE_WIDTH = 9
+VALUE_WIDTH = 13
 LEAST_WIDTH = 60
 SCREEN = 78
 

@@ -11,7 +11,7 @@ from .units import format_bytes
 def fill_memory(sheet: Sheet) -> None:
     """memory_peak, memory_deploy_peak, memory_max, memory_high, candidate_memory_max."""
     one, shape = sheet.one, sheet.one.footprint
-    beside = f" + {format_bytes(shape.worker)} for a replacement" if one.replacement else ""
+    beside = f" + {format_bytes(shape.worker)} for a replacement" if one.beside.replacement else ""
     why = (
         f"{format_bytes(shape.mapped)} mapped files + {format_bytes(shape.master)} arbiter + {one.workers} x "
         f"({format_bytes(shape.worker)} + {one.slots} x {format_bytes(shape.slot)}){beside}"
@@ -62,13 +62,24 @@ def _shared_limits(sheet: Sheet) -> None:
 
 
 def _candidate(one: Fit, available: int) -> tuple[int, str]:
-    busy = one.footprint.generation(one.workers, one.slots)
-    at_rest = one.footprint.generation(one.workers, min(one.slots, constants.CANDIDATE_SLOTS))
-    limit = min(available, int(busy * constants.CANDIDATE_FACTOR))
+    """What the next release may take until it is promoted: whole, while it grows, or for its trial."""
+    shape = one.footprint
+    whole = min(available, int(shape.generation(one.workers, one.slots) * constants.CANDIDATE_FACTOR))
+    if one.strategy == "rolling":
+        why = (
+            "a new release grows to all its workers while the old one gives up its own; the slice bounds both"
+        )
+        return whole, why
+    if one.queues and one.beside.gate:
+        trial = shape.trial(one.slots)
+        left = available - shape.steady(one.workers, one.slots, False)
+        why = f"{format_bytes(trial)} for one worker, tried beside the old release; then memory_max holds"
+        return max(trial, min(int(trial * constants.CANDIDATE_FACTOR), left)), why
+    at_rest = shape.generation(one.workers, min(one.slots, constants.CANDIDATE_SLOTS))
     if one.strategy == "overlap":
-        limit = max(min(limit, available - one.steady), min(at_rest, available // 2))
+        whole = max(min(whole, available - one.steady), min(at_rest, available // 2))
     why = f"a new release takes {format_bytes(at_rest)} until it is promoted; more would be the old one's"
-    return limit, why
+    return whole, why
 
 
 def _maximum(sheet: Sheet, expected: int, available: int) -> int:

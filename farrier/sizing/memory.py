@@ -102,6 +102,18 @@ def _system(machine: int, nominal: bool) -> int:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """What has room beside the app at work."""
+
+    replacement: bool = False
+    """A worker that takes over from one that is recycled, before that one ends."""
+    one_off: bool = False
+    """A migration or a console."""
+    gate: bool = False
+    """Before a queue: one worker of a new release, with two requests."""
+
+
+@dataclass(frozen=True)
 class Footprint:
     """Memory of the processes of one app, in bytes, by the model of docs/sizing.md."""
 
@@ -126,12 +138,20 @@ class Footprint:
         return self.mapped + self.generation(workers, slots) + beside
 
     def deploy(self, strategy: str, workers: int, slots: int) -> int:
-        """The peak while one release follows another."""
+        """The peak while one release follows another; under ``reload``, while its settings do."""
         if strategy == "overlap":
             return self.mapped + 2 * self.generation(workers, slots)
-        if strategy == "rolling":
+        if strategy == "rolling":  # both arbiters, and one worker more than at work
             return self.mapped + self.master + self.generation(workers + 1, slots)
-        return self.mapped + self.generation(workers, slots)
+        return self.steady(workers, slots, replacement=strategy == "reload")
+
+    def gate(self, workers: int, slots: int) -> int:
+        """The app at work and beside it a new release with one worker that answers two requests."""
+        return self.mapped + self.generation(workers, slots) + self.trial(slots)
+
+    def trial(self, slots: int) -> int:
+        """That new release alone."""
+        return self.generation(1, min(slots, constants.CANDIDATE_SLOTS))
 
 
 def footprint(workload: Workload, worker_class: str, preload: bool, frozen: bool = True) -> Footprint:

@@ -29,8 +29,10 @@ ORDER = (
     "db_max_overflow",
     "db_conn_max_age",
     "db_conn_health_checks",
+    "recycling",
     "strategy",
     "queue_seconds",
+    "gate_beside",
     "stop_timeout",
     "cloud_run_concurrency",
     "memory_peak",
@@ -129,5 +131,7 @@ def _times(sheet: Sheet) -> None:
     sheet.add("keepalive", *timing.keepalive(problem))
     sheet.add("max_requests", *timing.max_requests(problem, one))
     sheet.add("max_requests_jitter", *timing.max_requests_jitter(sheet.whole("max_requests"), one.workers))
+    sheet.add("recycling", *timing.recycling(problem, one))
     sheet.add("strategy", *strategy_reason(*sheet.view("strategy")))
+    sheet.add("gate_beside", *timing.gate_beside(problem, one))
     sheet.add("queue_seconds", *timing.queue_seconds(problem, one))

@@ -37,7 +37,7 @@ def _pool(sheet: Sheet, is_async: bool) -> None:
     size, overflow = pool(each)
     if problem.workload.framework == "django" and not is_async:
         size, overflow = each, 0  # no pool: a connection a thread
-    allowed = connections.each(one.strategy, one.workers)
+    allowed = connections.each(one.strategy, one.workers, one.beside)
     workers = f"{counted(one.workers, 'worker')} and a deploy by {one.strategy}"
     share = f"{connections.sentence()}; {workers} leave {allowed} a worker"
     bound_by = "database" if each >= allowed else "concurrency"

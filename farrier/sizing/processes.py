@@ -34,10 +34,13 @@ def _workers(problem: Problem, one: Fit) -> Answer:
             f"{ask.workers} wanted ({ask.why}); {_by_database(problem, one, connections)}",
             "database",
         )
-    strategy, slots = one.strategy, ask.slots_at_least
-    queues = strategy == "queue" and "strategy" not in problem.settings
-    if queues and one.workers >= workers_before_queue(problem, one.footprint):
-        both = format_bytes(one.footprint.deploy("overlap", one.workers, slots))
+    slots = ask.slots_at_least
+    if (
+        one.queues
+        and "strategy" not in problem.settings
+        and one.workers >= workers_before_queue(problem, one.footprint)
+    ):
+        both = format_bytes(one.footprint.deploy("rolling", one.workers, slots))
         return (
             one.workers,
             f"{ask.workers} wanted ({ask.why}); a deploy without a queue comes before one more, and "
@@ -47,7 +50,7 @@ def _workers(problem: Problem, one: Fit) -> Answer:
     need = max(
         one.footprint.steady(more, slots, True),
         one.footprint.steady(more, slots, False) + problem.share.one_off,
-        problem.deploy_peak(one.footprint, strategy, more, slots),
+        min(problem.deploy_peak(one.footprint, name, more, slots) for name in _as_good(problem, one)),
     )
     held = "a deploy and a one-off command" if problem.share.deploys_here else "a replacement"
     return (
@@ -56,6 +59,11 @@ def _workers(problem: Problem, one: Fit) -> Answer:
         f"{format_bytes(problem.share.target)}",
         "memory",
     )
+
+
+def _as_good(problem: Problem, one: Fit) -> tuple[str, ...]:
+    """The strategies that more workers may have: none of them a queue where these have none."""
+    return tuple(name for name in problem.strategies() if one.queues or name != "queue")
 
 
 def _by_database(problem: Problem, one: Fit, connections: Connections) -> str:
@@ -69,7 +77,7 @@ def _by_database(problem: Problem, one: Fit, connections: Connections) -> str:
     if needed:
         each = counted(needed, "connection")
         return f"{more} with {each} each, a deploy included, are too many for {connections.sentence()}"
-    each = counted(connections.each(strategy, one.workers), "connection")
+    each = counted(connections.each(strategy, one.workers, one.beside), "connection")
     shared = f"the threads of each share {each}, a deploy included, of {connections.sentence()}"
     return f"as few as practice allows (2 a CPU), because {shared}"
 
@@ -91,8 +99,9 @@ def _threads(problem: Problem, one: Fit) -> Answer:
     if not one.fits:
         return one.slots, "the least that makes sense: the memory does not suffice", "memory"
     connections = problem.connections
-    if connections is not None and problem.slots_by_database(one.strategy, one.workers) <= one.slots:
-        each = connections.each(one.strategy, one.workers)
+    by_database = problem.slots_by_database(one.strategy, one.workers, one.beside)
+    if connections is not None and by_database <= one.slots:
+        each = connections.each(one.strategy, one.workers, one.beside)
         rule = f"{constants.THREADS_A_CONNECTION} threads at most share a connection"
         if problem.threads_keep_connections:
             rule = "each Django thread keeps a connection"
@@ -134,7 +143,12 @@ def _worker_connections(problem: Problem, one: Fit) -> Answer:
         return one.slots, f"Gunicorn's default; at {each} each they fit", "practice"
     if not one.fits:
         return one.slots, f"the least that makes sense, at {each} each", "memory"
-    deploy = " twice in a deploy" if problem.share.deploys_here and one.strategy == "overlap" else ""
+    deploys = {
+        "overlap": " twice in a deploy",
+        "rolling": " and one more in a deploy",
+        "queue": " and a gate beside them" if one.beside.gate else "",
+    }
+    deploy = deploys.get(one.strategy, "") if problem.share.deploys_here else ""
     room = format_bytes(problem.share.target)
     return (
         one.slots,

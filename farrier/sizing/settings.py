@@ -62,12 +62,6 @@ def _choice(allowed: tuple[str, ...]) -> Callable[[str, object], str]:
     return parse
 
 
-def _strategy(name: str, given: object) -> str:
-    if str(given).strip().lower() in constants.STRATEGIES_TO_COME:
-        raise SizingError(f"not there yet in this version, allowed are {', '.join(constants.STRATEGIES)}")
-    return _choice(constants.STRATEGIES)(name, given)
-
-
 def _size(least: int) -> Callable[[str, object], int]:
     def parse(name: str, given: object) -> int:
         try:
@@ -134,7 +128,7 @@ PARSERS: dict[str, Callable[[str, object], Value]] = {
     "memory_high": _size(1),
     "stop_timeout": _whole(1),
     "cloud_run_concurrency": _whole(1),
-    "strategy": _strategy,
+    "strategy": _choice((*constants.STRATEGIES, constants.RELOAD)),
     # inputs that are no fields
     "environment": _choice(ENVIRONMENTS),
     "runtime": _choice(RUNTIMES),
@@ -156,6 +150,8 @@ COMPUTED = {
     "memory_deploy_peak": "set memory_limit or strategy",
     "candidate_memory_max": "set memory_max",
     "queue_seconds": "measure the app's boot_seconds",
+    "recycling": "set memory_limit or workers",
+    "gate_beside": "set memory_limit or workers",
 }
 """Fields that only the plan computes, and what to set instead."""
 

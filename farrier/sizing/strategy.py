@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import constants
 from .budget import Budget
@@ -17,7 +17,7 @@ from .database import (
     threads_most,
     worker_count_in_deploy,
 )
-from .memory import Footprint, Share, footprint, runtime_of, share_of
+from .memory import Beside, Footprint, Share, footprint, runtime_of, share_of
 from .settings import Settings
 from .units import SizingError, counted, format_bytes
 from .workload import ASGI_CLASSES, LOOP_CLASSES, Workload
@@ -30,10 +30,7 @@ class Fit:
     workers: int
     slots: int
     strategy: str
-    replacement: bool
-    """A worker that is recycled gets its replacement started beside it."""
-    one_off_fits: bool
-    """A migration or a console has room beside the running app."""
+    beside: Beside
     fits: bool
     """All of it stays within the target; else the plan is over, and says so."""
     steady: int
@@ -46,6 +43,16 @@ class Fit:
     def preload(self) -> bool:
         """The master loads the app before it forks."""
         return self.footprint.preload
+
+    @property
+    def queues(self) -> bool:
+        """A deploy holds new requests back."""
+        return self.strategy == "queue"
+
+
+ALL, ALONE = Beside(replacement=True, one_off=True), Beside()
+LADDER = (ALL, Beside(replacement=True), Beside(one_off=True), ALONE)
+"""In which order the plan does without."""
 
 
 @dataclass(frozen=True)
@@ -109,33 +116,37 @@ class Problem:
         return shape.deploy(strategy, workers, slots) if self.share.deploys_here else 0
 
     def memory_allows(
-        self, shape: Footprint, strategy: str, workers: int, slots: int, replacement: bool, one_off: bool
+        self, shape: Footprint, strategy: str, workers: int, slots: int, beside: Beside
     ) -> bool:
         """Whether every peak stays within the target."""
-        beside = self.share.one_off if one_off else 0
+        one_off = self.share.one_off if beside.one_off else 0
+        gate = shape.gate(workers, slots) if beside.gate and self.share.deploys_here else 0
         peak = max(
-            shape.steady(workers, slots, replacement),
-            shape.steady(workers, slots, False) + beside,
+            shape.steady(workers, slots, beside.replacement),
+            shape.steady(workers, slots, False) + one_off,
             self.deploy_peak(shape, strategy, workers, slots),
+            gate,
         )
         return peak <= self.share.target
 
-    def database_allows(self, strategy: str, workers: int, slots: int | None = None) -> bool:
+    def database_allows(
+        self, strategy: str, workers: int, slots: int | None = None, beside: Beside = ALONE
+    ) -> bool:
         """Whether each worker of both generations gets the connections that its slots (least) need."""
         if self.connections is None:
             return True
         needed = self.least_connections if slots is None else self.connections_for(slots)
-        return self.connections.each(strategy, workers) >= needed
+        return self.connections.each(strategy, workers, beside) >= needed
 
     def connections_for(self, slots: int) -> int:
         """Connections that so many slots of a worker need at least."""
         return connections_least(self.worker_class, self.workload.framework, slots)
 
-    def slots_by_database(self, strategy: str, workers: int) -> int:
+    def slots_by_database(self, strategy: str, workers: int, beside: Beside = ALONE) -> int:
         """Slots of a worker, up to the wish, that its connections are enough for."""
         if self.connections is None or self.worker_class != "gthread":
             return self.wish.slots
-        each = self.connections.each(strategy, workers)
+        each = self.connections.each(strategy, workers, beside)
         return min(self.wish.slots, threads_most(self.workload.framework, each))
 
     @property
@@ -188,14 +199,18 @@ def _with_choices(ask: Wish, worker_class: str, settings: Settings) -> Wish:
 
 
 def fit(problem: Problem) -> Fit:
-    """The most workers, then the best strategy, then the most slots that fit."""
+    """The most workers, then a deploy without a queue, then the rest that fits.
+
+    Overlap instead of rolling comes after preload: it is not worth preloading an app that nobody vouched for.
+    """
     strategies = problem.strategies()
 
     def rank(one: Fit) -> tuple[int, ...]:
         over = 0 if one.fits else one.steady
         liked = one.preload is bool(problem.workload.preload_safe)
+        better = (not one.queues, one.beside.gate, one.beside.replacement, one.beside.one_off)
         strategy = -strategies.index(one.strategy)
-        return (one.fits, -over, one.workers, strategy, one.replacement, one.one_off_fits, liked, one.slots)
+        return (one.fits, -over, one.workers, *better, liked, strategy, one.slots)
 
     return max((_fit(problem, preload) for preload in _preload_options(problem)), key=rank)
 
@@ -239,7 +254,7 @@ def most_workers(problem: Problem, shape: Footprint, by_memory: bool = True) -> 
 
 def workers_before_queue(problem: Problem, shape: Footprint) -> int:
     """Fewer workers than these are not worth a deploy without a queue."""
-    return math.ceil(most_workers(problem, shape, by_memory=False) * constants.OVERLAP_WORKERS_SHARE)
+    return math.ceil(most_workers(problem, shape, by_memory=False) * constants.WORKERS_SHARE_WITHOUT_QUEUE)
 
 
 def most_by_database(problem: Problem, strategies: list[str]) -> int:
@@ -269,8 +284,7 @@ def _largest_for(problem: Problem, shape: Footprint, strategies: list[str], most
 
     def enough(workers: int) -> bool:
         return any(
-            problem.database_allows(name, workers)
-            and problem.memory_allows(shape, name, workers, least, True, True)
+            problem.database_allows(name, workers) and problem.memory_allows(shape, name, workers, least, ALL)
             for name in strategies
         )
 
@@ -291,17 +305,49 @@ def _largest(low: int, high: int, enough: Callable[[int], bool]) -> int:
 
 def _arranged(problem: Problem, shape: Footprint, workers: int) -> Fit:
     """The best that so many workers allow: strategy first, then a replacement, then a one-off command."""
-    strategies, least = problem.strategies(), problem.wish.slots_at_least
+    strategies = problem.strategies()
     floor = _least_of_all(problem)
-    for slots in dict.fromkeys((least, floor)):
-        for strategy in strategies:
-            if strategy != strategies[-1] and not problem.database_allows(strategy, workers):
-                continue
-            for one_off, replacement in ((True, True), (False, True), (True, False), (False, False)):
-                if problem.memory_allows(shape, strategy, workers, slots, replacement, one_off):
-                    slots = _most_slots(problem, shape, strategy, workers, slots, replacement, one_off)
-                    return _made(problem, shape, strategy, workers, slots, replacement, one_off, True)
-    return _made(problem, shape, strategies[-1], workers, floor, False, False, False)
+    for slots in dict.fromkeys((problem.wish.slots_at_least, floor)):
+        every = (_fit_by(problem, shape, strategy, workers, slots) for strategy in strategies)
+        found = [one for one in every if one]
+        for one in found[1:]:
+            if one.strategy == "rolling" and not is_enough(found[0].slots, one.slots):
+                return one
+        if found:
+            return found[0]
+    return _made(problem, shape, strategies[-1], workers, floor, ALONE, fits=False)
+
+
+def is_enough(slots: int, instead_of: int) -> bool:
+    """Whether so many slots are worth a better deploy."""
+    return slots >= min(constants.SLOTS_ENOUGH, instead_of * constants.SLOTS_SHARE)
+
+
+def _fit_by(problem: Problem, shape: Footprint, strategy: str, workers: int, slots: int) -> Fit | None:
+    """The arrangement with one strategy and at least so many slots; none where it does not fit."""
+    if strategy != problem.strategies()[-1] and not problem.database_allows(strategy, workers):
+        return None
+    for beside in LADDER:
+        if not _allowed(problem, shape, strategy, workers, slots, beside):
+            continue
+        most = _most_slots(problem, shape, strategy, workers, slots, beside)
+        gated = replace(beside, gate=True)
+        if strategy == "queue" and _allowed(problem, shape, strategy, workers, slots, gated):
+            fewer = _most_slots(problem, shape, strategy, workers, slots, gated)
+            if is_enough(fewer, most):
+                return _made(problem, shape, strategy, workers, fewer, gated)
+        return _made(problem, shape, strategy, workers, most, beside)
+    return None
+
+
+def _allowed(
+    problem: Problem, shape: Footprint, strategy: str, workers: int, slots: int, beside: Beside
+) -> bool:
+    """Whether memory, and the database for what it adds, allow these beside the app."""
+    connected = beside.gate or beside.replacement
+    if connected and not problem.database_allows(strategy, workers, beside=beside):
+        return False
+    return problem.memory_allows(shape, strategy, workers, slots, beside)
 
 
 def _least_of_all(problem: Problem) -> int:
@@ -314,28 +360,18 @@ def _least_of_all(problem: Problem) -> int:
 
 
 def _most_slots(
-    problem: Problem,
-    shape: Footprint,
-    strategy: str,
-    workers: int,
-    least: int,
-    replacement: bool,
-    one_off: bool,
+    problem: Problem, shape: Footprint, strategy: str, workers: int, least: int, beside: Beside
 ) -> int:
     """As many as memory and, for threads, the database allow."""
     most = problem.wish.slots
     if not problem.wish.slots_fixed:
-        most = min(most, problem.slots_by_database(strategy, workers))
+        most = min(most, problem.slots_by_database(strategy, workers, beside))
         if problem.low_memory and problem.connections and problem.threads_keep_connections:
             most = min(most, constants.POOL_LOW_MEMORY)
         if most < least:
             return max(1, most)
     most = max(least, most)
-
-    def enough(slots: int) -> bool:
-        return problem.memory_allows(shape, strategy, workers, slots, replacement, one_off)
-
-    return _largest(least, most, enough)
+    return _largest(least, most, lambda slots: problem.memory_allows(shape, strategy, workers, slots, beside))
 
 
 def _made(
@@ -344,14 +380,14 @@ def _made(
     strategy: str,
     workers: int,
     slots: int,
-    replacement: bool,
-    one_off: bool,
-    fits: bool,
+    beside: Beside,
+    fits: bool = True,
 ) -> Fit:
-    steady = shape.steady(workers, slots, replacement)
-    beside = shape.steady(workers, slots, False) + problem.share.one_off if one_off else 0
-    deploy = max(steady, beside, problem.deploy_peak(shape, strategy, workers, slots))
-    return Fit(workers, slots, strategy, replacement, one_off, fits, steady, deploy, shape)
+    steady = shape.steady(workers, slots, beside.replacement)
+    one_off = shape.steady(workers, slots, False) + problem.share.one_off if beside.one_off else 0
+    gate = shape.gate(workers, slots) if beside.gate and problem.share.deploys_here else 0
+    deploy = max(steady, one_off, gate, problem.deploy_peak(shape, strategy, workers, slots))
+    return Fit(workers, slots, strategy, beside, fits, steady, deploy, shape)
 
 
 def connections_each(problem: Problem, one: Fit) -> int:
@@ -361,27 +397,46 @@ def connections_each(problem: Problem, one: Fit) -> int:
     wanted = connections_wanted(
         problem.workload.kind, problem.worker_class, problem.workload.framework, one.slots, problem.low_memory
     )
-    return max(1, min(wanted, problem.connections.each(one.strategy, one.workers)))
+    return max(1, min(wanted, problem.connections.each(one.strategy, one.workers, one.beside)))
 
 
 def strategy_reason(problem: Problem, one: Fit) -> tuple[str, str, str]:
     """The deploy strategy, why, and what bound it."""
     if not problem.share.deploys_here:
         return one.strategy, "the next release runs in a container of its own beside this one", "runtime"
-    target = format_bytes(problem.share.target)
+    target, shape = format_bytes(problem.share.target), one.footprint
     if one.strategy == "overlap":
-        both = format_bytes(one.footprint.deploy("overlap", one.workers, one.slots))
+        both = format_bytes(shape.deploy("overlap", one.workers, one.slots))
         return one.strategy, f"old and new release together take {both} of {target}", "memory"
-    if problem.connections is not None and not problem.database_allows("overlap", one.workers):
-        both = counted(worker_count_in_deploy("overlap", one.workers), "worker")
-        needs = f"{both} x {problem.least_connections}"
-        return (
-            one.strategy,
-            f"both releases at once would need {needs} of {problem.connections.usable} connections",
-            "database",
-        )
-    both = format_bytes(one.footprint.deploy("overlap", one.workers, problem.wish.slots_at_least))
-    why = (
-        f"old and new release together, {counted(one.workers, 'worker')} each, would take {both} of {target}"
-    )
-    return one.strategy, why, "memory"
+    more = f"{counted(one.workers + 1, 'worker')} and both arbiters"
+    if one.strategy == "rolling":
+        peak = format_bytes(shape.deploy("rolling", one.workers, one.slots))
+        against, bound_by = _against_overlap(problem, one)
+        return one.strategy, f"one worker at a time: {more} take {peak} of {target}; {against}", bound_by
+    if not problem.database_allows("rolling", one.workers):
+        return one.strategy, _too_many_connections(problem, "rolling", one.workers), "database"
+    peak = format_bytes(shape.deploy("rolling", one.workers, problem.wish.slots_at_least))
+    return one.strategy, f"even one worker at a time, {more} would take {peak} of {target}", "memory"
+
+
+def _against_overlap(problem: Problem, one: Fit) -> tuple[str, str]:
+    """(why not overlap, what bound it) of a plan that exchanges workers one by one."""
+    if not problem.database_allows("overlap", one.workers):
+        return _too_many_connections(problem, "overlap", one.workers), "database"
+    least = problem.wish.slots_at_least
+    whole = _fit_by(problem, one.footprint, "overlap", one.workers, least)
+    if whole is None:
+        both = format_bytes(one.footprint.deploy("overlap", one.workers, least))
+        return f"both releases whole would take {both}", "memory"
+    what = "connections" if problem.worker_class in LOOP_CLASSES else "threads"
+    by_database = whole.slots == problem.slots_by_database("overlap", one.workers) < problem.wish.slots
+    why = f"both releases whole would leave a worker {whole.slots} {what} instead of {one.slots}"
+    return why, "database" if by_database else "memory"
+
+
+def _too_many_connections(problem: Problem, strategy: str, workers: int) -> str:
+    """Why the database does not allow a strategy."""
+    usable = problem.connections.usable if problem.connections else 0
+    count = counted(worker_count_in_deploy(strategy, workers), "worker")
+    whole = "both releases whole" if strategy == "overlap" else "even one worker at a time"
+    return f"{whole} would need {count} x {problem.least_connections} of {usable} connections"

@@ -52,7 +52,7 @@ def _row(one: Plan) -> tuple[str, ...]:
     slots = one.value("worker_connections" if one.workload.is_async else "threads")
     deploy = str(one.value("strategy"))
     if one.value("queue_seconds"):
-        deploy += f", {one.value('queue_seconds')} s"
+        deploy += f", {one.value('queue_seconds')} s, {'gate' if one.value('gate_beside') else 'no gate'}"
     peak = " / ".join(
         format_bytes(int(str(one.value(name)))) for name in ("memory_peak", "memory_deploy_peak")
     )
@@ -65,7 +65,7 @@ def _row(one: Plan) -> tuple[str, ...]:
         deploy,
         peak,
         f"{one.value('timeout')} s",
-        f"{requests} + {jitter}",
+        f"{requests} + {jitter}, {one.value('recycling')}",
         f"{one.value('db_pool_size')} + {one.value('db_max_overflow')}",
         f"{one.verdict.level}, {one.verdict.serves}",
     )

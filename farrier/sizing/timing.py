@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from . import constants
+from .memory import Beside
 from .strategy import Fit, Problem, most_workers
-from .units import counted
+from .units import counted, format_bytes
 
 Answer = tuple[int, str, str]
 """(value, why, bound_by)"""
@@ -26,8 +28,8 @@ def pressure(problem: Problem, one: Fit) -> str:
     if problem.low_memory or not one.fits:
         return "low"
     held_back = one.workers < most_workers(problem, one.footprint, by_memory=False)
-    queues = problem.share.deploys_here and one.strategy == "queue" and "strategy" not in problem.settings
-    no_room = queues and problem.database_allows("overlap", one.workers)
+    queues = problem.share.deploys_here and one.queues and "strategy" not in problem.settings
+    no_room = queues and problem.database_allows("rolling", one.workers)
     return "tight" if no_room or (held_back and "workers" not in problem.settings) else "ease"
 
 
@@ -114,9 +116,45 @@ def max_requests(problem: Problem, one: Fit) -> Answer:
         "low": (constants.MAX_REQUESTS_LOW_MEMORY, "memory is short, so leaks are cut short soon", "memory"),
     }[pressure(problem, one)]
     beside = (
-        "there is room for its replacement beside it" if one.replacement else "its replacement waits for it"
+        "its replacement serves before it ends"
+        if one.beside.replacement
+        else "it ends before its replacement starts"
     )
     return value, f"{why}; {beside}", bound_by
+
+
+def recycling(problem: Problem, one: Fit) -> tuple[str, str, str]:
+    """Which comes first when a worker has had its max_requests: its replacement or its end."""
+    private = format_bytes(one.footprint.worker)
+    if one.beside.replacement:
+        why = f"{private} are kept for another worker, which serves before the old one ends"
+        return "replace-first", why, "memory"
+    others = counted(one.workers - 1, "other worker") if one.workers > 1 else "the socket"
+    meanwhile = f"meanwhile {others} {'takes' if one.workers < 3 else 'take'} what comes in"
+    if not problem.database_allows(one.strategy, one.workers, beside=Beside(replacement=True)):
+        count = counted(one.workers + 1, "worker")
+        return "retire-first", f"no connections for {count} at once; {meanwhile}", "database"
+    need = format_bytes(one.footprint.steady(one.workers, one.slots, True))
+    target = format_bytes(problem.share.target)
+    return "retire-first", f"another worker beside it would make {need} of {target}; {meanwhile}", "memory"
+
+
+def gate_beside(problem: Problem, one: Fit) -> tuple[bool, str, str]:
+    """Whether a new release can be tried, with one worker, while the old one serves."""
+    if one.strategy == "reload":
+        return False, "no new release is started", "strategy"
+    if not one.queues:
+        return True, f"{one.strategy} starts the new release beside the old one anyway", "strategy"
+    trial = f"one worker of a new release with two requests ({format_bytes(one.footprint.trial(one.slots))})"
+    if one.beside.gate:
+        return True, f"{trial} fits beside the old one and is tried before that stops", "memory"
+    if not problem.database_allows("queue", one.workers, beside=replace(one.beside, gate=True)):
+        return False, f"no connections for {trial} beside the old one", "database"
+    need, target = (
+        format_bytes(one.footprint.gate(one.workers, one.slots)),
+        format_bytes(problem.share.target),
+    )
+    return False, f"{trial} beside the old one would make {need} of {target}", "memory"
 
 
 def max_requests_jitter(requests: int, workers: int) -> Answer:
@@ -133,9 +171,10 @@ def queue_seconds(problem: Problem, one: Fit) -> Answer:
     """Seconds for which a deploy holds new requests in the socket."""
     if one.strategy != "queue":
         return 0, f"a deploy by {one.strategy} holds no request back", "strategy"
-    boot = boot_seconds(problem, one.workers)
+    boot = boot_seconds(problem, 1 if one.preload else one.workers)
+    pause = constants.QUEUE_DRAIN + constants.QUEUE_START
     why = (
-        f"{boot:.1f} s boot + {constants.QUEUE_PAUSE:.0f} s to stop and start, while the socket holds new "
-        "connections"
+        f"{constants.QUEUE_DRAIN:g} s after the old workers' last accept, {constants.QUEUE_START:g} s to "
+        f"start, {boot:.1f} s boot; a request in hand that takes longer comes on top"
     )
-    return math.ceil(constants.QUEUE_PAUSE + boot), why, "boot time"
+    return math.ceil(pause + boot), why, "boot time"

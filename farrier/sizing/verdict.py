@@ -27,12 +27,12 @@ def level_of(problem: Problem, one: Fit) -> tuple[str, str]:
         )
     if problem.low_memory_chosen:
         return "tight", f"{format_bytes(share.memory)} is below 512 MiB: low memory mode"
-    if share.deploys_here and one.strategy == "queue" and "strategy" not in problem.settings:
-        lacks = "room for" if problem.database_allows("overlap", one.workers) else "connections for"
-        return "tight", f"no {lacks} a second release beside the running one, so that a deploy queues"
+    if share.deploys_here and one.queues and "strategy" not in problem.settings:
+        lacks = "room" if problem.database_allows("rolling", one.workers) else "connections"
+        return "tight", f"no {lacks} to exchange even one worker at a time, so that a deploy queues"
     if few := _few_connections(problem, one):
         return "tight", few
-    if not one.one_off_fits:
+    if not one.beside.one_off:
         return "tight", f"no room for a one-off command ({format_bytes(share.one_off)}) beside the app"
     if "workers" not in problem.settings and not problem.development and _held_back_by_memory(problem, one):
         return "tight", f"memory allows {one.workers} of the {problem.wish.workers} workers it would take"
@@ -43,7 +43,7 @@ def _few_connections(problem: Problem, one: Fit) -> str:
     """Where a worker gets fewer than its threads need, or than the least of them that makes sense."""
     if problem.connections is None:
         return ""
-    each = problem.connections.each(one.strategy, one.workers)
+    each = problem.connections.each(one.strategy, one.workers, one.beside)
     slots = max(one.slots, problem.wish.slots_at_least)
     needed = problem.connections_for(slots)
     if each >= needed:

@@ -113,9 +113,12 @@ def test_connections_of_a_deploy_stay_within_the_database(grid: list[tuple[str, 
             continue
         maximum = int(str(one.settings.value("database_max_connections", 100))) - 5
         workers = whole(one, "workers")
-        together = {"overlap": 2 * workers, "queue": workers}[str(one.value("strategy"))]
+        strategy, replacing = str(one.value("strategy")), one.value("recycling") == "replace-first"
+        deploying = {"overlap": 2 * workers, "rolling": workers + 1, "queue": workers}[strategy]
+        together = max(deploying, workers + replacing)
+        gate = 2 if strategy == "queue" and one.value("gate_beside") else 0
         assert whole(one, "db_pool_size") >= 1, name
-        assert together * each <= maximum, name
+        assert together * each + gate <= maximum, name
         if one.workload.framework == "django" and one.value("worker_class") == "gthread":
             assert together * whole(one, "threads") <= maximum, name
             assert whole(one, "threads") <= each, name

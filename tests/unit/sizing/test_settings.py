@@ -164,11 +164,20 @@ def test_a_wrong_variable_is_named_with_what_is_allowed(variable: str, value: st
             "s: reserve_memory=lots: reserve_memory must be a size, such as 512MiB",
         ),
         ("s", {"cpu_limit": 0}, "s: cpu_limit=0: cpu_limit must be a number of CPUs above 0, such as 0.5"),
-        ("s", {"strategy": "hope"}, "s: strategy=hope: strategy must be one of overlap, queue"),
         (
             "s",
-            {"strategy": "rolling"},
-            "s: strategy=rolling: not there yet in this version, allowed are overlap, queue",
+            {"strategy": "hope"},
+            "s: strategy=hope: strategy must be one of overlap, rolling, queue, reload",
+        ),
+        (
+            "s",
+            {"recycling": "x"},
+            "s: recycling is computed by the plan: set memory_limit or workers instead",
+        ),
+        (
+            "s",
+            {"gate_beside": 1},
+            "s: gate_beside is computed by the plan: set memory_limit or workers instead",
         ),
         ("s", {"memory_peak": 1}, "s: memory_peak is computed by the plan: set memory_limit instead"),
     ],
