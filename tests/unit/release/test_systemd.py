@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from farrier.release.command import failure
 from farrier.release.colour import seconds as _seconds
+from farrier.release.command import failure
 from farrier.release.systemd import telling_line
 
 
