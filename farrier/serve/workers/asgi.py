@@ -12,12 +12,14 @@ from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers.gasgi import ASGIWorker as GunicornASGIWorker
 
 from farrier.serve.endings import WORKER_BOOT_ERROR
-from farrier.serve.workers.drain import Acceptor, drain
-from farrier.serve.workers.loop import LoopWorker
+from farrier.serve.workers.loop import LoopAcceptor, LoopWorker
 
 
 class Protocol(ASGIProtocol):
-    """Gunicorn's protocol; while its worker drains, every response announces the close."""
+    """Gunicorn's protocol; while its worker drains, the last response on a connection announces the close."""
+
+    #: Bytes of a request have come, and not all of it.
+    begun = False
 
     def connection_made(self, transport: Any) -> None:
         self.worker.connections.add(self)
@@ -27,13 +29,24 @@ class Protocol(ASGIProtocol):
         self.worker.connections.discard(self)
         super().connection_lost(exc)
 
+    def _feed_callback_parser(self, data: bytes) -> Any:
+        self.begun = True
+        return super()._feed_callback_parser(data)
+
+    def _on_message_complete(self) -> None:
+        self.begun = False
+        super()._on_message_complete()
+
     def _will_close(self, request: Any, response_requires_close: bool) -> bool:
-        return bool(self.worker.draining or super()._will_close(request, response_requires_close))
+        if super()._will_close(request, response_requires_close):
+            return True
+        # A request that came behind this one is answered as well.
+        return bool(self.worker.draining and not self._callback_parser.remaining())
 
     @property
     def idle(self) -> bool:
-        """Kept alive, with no request begun."""
-        return bool(self._awaiting_request)
+        """No request has begun."""
+        return bool(self._awaiting_request and not self.begun)
 
 
 class ASGIWorker(LoopWorker, GunicornASGIWorker):
@@ -42,7 +55,6 @@ class ASGIWorker(LoopWorker, GunicornASGIWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.connections: set[Protocol] = set()
-        self.draining = False
         # Gunicorn's protocol would drop kept-alive connections at the limit: see due().
         self.max_requests = sys.maxsize
 
@@ -62,6 +74,7 @@ class ASGIWorker(LoopWorker, GunicornASGIWorker):
 
     async def _serve(self) -> None:
         await self._start_app()
+        grace = self.cfg.graceful_timeout
         if await self.wait_ready_async():
             acceptor = self.acceptor = self._acceptor()
             acceptor.start()
@@ -69,10 +82,10 @@ class ASGIWorker(LoopWorker, GunicornASGIWorker):
             while await self.tick():
                 self.notify()
                 acceptor.balance()
-            await self._drain(acceptor)
+            grace = (await self.drain(acceptor)).left
         if self.lifespan is not None and not self.quick:
             try:
-                await asyncio.wait_for(self.lifespan.shutdown(), self.cfg.graceful_timeout)
+                await asyncio.wait_for(self.lifespan.shutdown(), grace)
             except Exception as error:  # noqa: BLE001 - the app's shutdown must not keep the worker
                 self.log.error("The app's shutdown failed: %s", error or type(error).__name__)
         self.alive = False
@@ -90,35 +103,14 @@ class ASGIWorker(LoopWorker, GunicornASGIWorker):
             # Many apps know nothing of lifespan, which is no mistake.
             self.log.debug("The app does not speak lifespan: %s", error)
 
-    def _acceptor(self) -> Acceptor:
+    def _acceptor(self) -> LoopAcceptor:
         context = sock.ssl_context(self.cfg) if self.cfg.is_ssl else None
-        return Acceptor(
-            [listener.sock for listener in self.sockets],
-            lambda: Protocol(self),
-            context,
-            self.worker_connections,
-            count=lambda: len(self.connections),
-            idle=lambda: sum(one.idle and one.req_count > 1 for one in self.connections),
-            asking=lambda: len(self.in_hand),
+        return LoopAcceptor(
+            self, [listener.sock for listener in self.sockets], lambda: Protocol(self), context
         )
 
-    async def _drain(self, acceptor: Acceptor) -> None:
-        acceptor.close()
-        self.start_draining()
-        # Not ``alive``: Gunicorn's protocol would break its promise to keep a connection.
-        self.draining = True
+    def is_idle(self, connection: Any) -> bool:
+        return bool(connection.idle)
 
-        def close_idle() -> None:
-            for protocol in list(self.connections):
-                if protocol.idle and protocol.transport is not None:
-                    protocol.transport.close()
-
-        done = await drain(
-            lambda: self.connections or acceptor.handshaking,
-            close_idle,
-            self.notify,
-            lambda: self.quick,
-            self.cfg.graceful_timeout,
-        )
-        if not done and not self.quick:
-            self.say_cut()
+    def is_kept(self, connection: Any) -> bool:
+        return bool(connection.idle and connection.req_count > 1)

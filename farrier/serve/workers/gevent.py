@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,8 @@ from farrier.serve import apps, diagnosis
 from farrier.serve.board import DRAINING
 from farrier.serve.endings import WORKER_BOOT_ERROR
 from farrier.serve.workers.base import FarrierWorker
-from farrier.serve.workers.room import LINGER
+from farrier.serve.workers.drain import LOOK, TIDY, Drain
+from farrier.serve.workers.response import decide_late
 
 if TYPE_CHECKING:
     from farrier.serve.workers.greenlets import Connection
@@ -62,7 +62,7 @@ class GeventWorker(FarrierWorker, AsyncWorker):
 
     def around(self, app: Any) -> Any:
         self.health = HealthMiddleware(apps.WSGIRequest(app))
-        return _Noted(self.health)
+        return self.health
 
     def timeout_ctx(self) -> Any:
         import gevent
@@ -81,13 +81,14 @@ class GeventWorker(FarrierWorker, AsyncWorker):
 
         if self.cfg.is_ssl:
             self._tls = greenlets.tls(sock.ssl_context(self.cfg))
+        decide_late(self)
         # One for each request that the plan has memory for; further ones wait, first come, first served.
         self._turns = Semaphore(max(1, self.worker_connections))
-        self.acceptor = greenlets.Acceptor(
+        self.acceptor = greenlets.GreenletAcceptor(
             [listener.sock for listener in self.sockets],
-            max(1, self.worker_connections),
+            self.worker_connections,
+            lambda: len(self.in_hand),
             self._serve,
-            asking=lambda: len(self.in_hand),
         )
         self.acceptor.start()
         self.mark_ready()
@@ -116,13 +117,17 @@ class GeventWorker(FarrierWorker, AsyncWorker):
 
         try:
             with self._in_hand(req, client.connection):
-                found = super().handle_request(listener_name, req, client, addr)
+                super().handle_request(listener_name, req, client, addr)
             if self.cfg.keepalive:
                 self._discard(req)
-            return found
+            return True
         except GreenletExit:
             # Not done within the grace: see _drain().
             raise StopIteration from None
+        except StopIteration:
+            # The last one on this connection: bytes left unread would make the kernel reset it.
+            self._discard(req)
+            raise
         finally:
             client.connection.end()
 
@@ -176,44 +181,33 @@ class GeventWorker(FarrierWorker, AsyncWorker):
         return f"{waiting[: diagnosis.MOST_TEXT // 2]}\n{diagnosis.stacks()}"
 
     def _drain(self) -> None:
-        """Take no more and wait until no connection is left.
-
-        For ``LINGER`` seconds idle connections may still bring a request (its response says ``Connection:
-        close``, because the worker is no longer ``alive``); then they are closed, and those with a request
-        in hand have until ``graceful_timeout``.
-        """
+        """A graceful stop, until no connection is left or the grace is over. Gunicorn's own class waits for
+        idle connections as for requests (gunicorn #3227)."""
         import gevent
 
-        self.acceptor.close()
+        connections = self.acceptor.connections
+        drain = Drain(self.cfg.graceful_timeout, self.slot is not None and self.slot.alone)
         if self.slot is not None:
             self.slot.stage = DRAINING
-        connections, began, graceful = self.acceptor.connections, time.monotonic(), self.cfg.graceful_timeout
-        for connection in connections:
-            connection.announce_close()
-        while connections and not self.quick and (waited := time.monotonic() - began) < graceful:
-            if waited >= min(LINGER, graceful):
-                for connection in [one for one in connections if one.idle]:
-                    connection.hang_up()
+        while not (self.quick or drain.over):
+            for connection in drain.look([one for one in connections if one.idle]):
+                connection.hang_up()
+            if drain.accepting:
+                self.acceptor.balance()
+            else:
+                self.acceptor.close()
+                if not connections:
+                    return
             self.notify()
-            gevent.sleep(0.02)
-        if connections and not self.quick:
+            gevent.sleep(LOOK)
+        self.acceptor.close()
+        if not self.quick:
             if self.in_hand:
                 self.say_cut()
             # So that the app's own finally blocks run.
-            gevent.killall([one.greenlet for one in connections if one.busy], timeout=1)
+            gevent.killall([one.greenlet for one in connections if one.busy], timeout=TIDY)
 
 
 def _release(version: str) -> tuple[int, ...]:
     """``26.9.0rc1`` as (26, 9, 0)."""
     return tuple(int(part) for part in re.findall(r"(?:^|\.)(\d+)", version))
-
-
-class _Noted:
-    """Notes the response of a request, which only its start_response leads to."""
-
-    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
-        self.app = app
-
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        environ["gunicorn.socket"].connection.response = getattr(start_response, "__self__", None)
-        return self.app(environ, start_response)

@@ -1,4 +1,4 @@
-"""What farrier's workers with an event loop share: signals, readiness, the app around the app."""
+"""What farrier's workers with an event loop share: accepting, signals, readiness, the stop."""
 
 from __future__ import annotations
 
@@ -6,14 +6,72 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
+import ssl
+import time
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from farrier.health.asgi import HealthMiddleware
 from farrier.health.checks import checks_in_force, run_checks_async
+from farrier.serve import events
 from farrier.serve.apps import ASGIRequest
 from farrier.serve.board import DRAINING
+from farrier.serve.workers.accepting import Acceptor
 from farrier.serve.workers.base import READY_AGAIN, FarrierWorker
-from farrier.serve.workers.drain import Acceptor
+from farrier.serve.workers.calls import Calls
+from farrier.serve.workers.drain import LOOK, Drain, has_bytes
+
+#: Seconds that an idle client has to take part in the end of TLS.
+TLS_END = 1.0
+
+
+class LoopAcceptor(Acceptor):
+    """For a worker with an event loop; ``protocol`` makes what serves a connection."""
+
+    def __init__(
+        self,
+        worker: LoopWorker,
+        sockets: Iterable[socket.socket],
+        protocol: Callable[[], asyncio.BaseProtocol],
+        context: ssl.SSLContext | None,
+    ) -> None:
+        super().__init__(sockets, worker.cfg.worker_connections, lambda: len(worker.in_hand))
+        self.loop = asyncio.get_running_loop()
+        self.worker = worker
+        self.protocol = protocol
+        self.context = context
+        self.handshaking: set[asyncio.Task[Any]] = set()
+
+    def watch(self) -> None:
+        for listener in self.sockets:
+            self.loop.add_reader(listener.fileno(), self.accept, listener)
+
+    def unwatch(self) -> None:
+        for listener in self.sockets:
+            self.loop.remove_reader(listener.fileno())
+
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        self.loop.call_later(seconds, call)
+
+    def held(self) -> int:
+        return len(self.worker.connections) + len(self.handshaking)
+
+    def kept(self) -> int:
+        return sum(map(self.worker.is_kept, self.worker.connections))
+
+    def hand_over(self, client: socket.socket, listener: socket.socket, address: Any) -> None:
+        client.setblocking(False)
+        task = self.loop.create_task(self._connect(client))
+        self.handshaking.add(task)
+        task.add_done_callback(self.handshaking.discard)
+
+    async def _connect(self, client: socket.socket) -> None:
+        try:
+            await self.loop.connect_accepted_socket(self.protocol, client, ssl=self.context)
+        except (OSError, ssl.SSLError, asyncio.CancelledError):
+            # The client left, does not speak TLS, or did not in the time of a stop.
+            client.close()
 
 
 class LoopWorker(FarrierWorker):
@@ -21,8 +79,21 @@ class LoopWorker(FarrierWorker):
 
     interface = "asgi"
     quick = False
-    acceptor: Acceptor | None = None
+    acceptor: LoopAcceptor | None = None
+    calls: Calls
+    #: A stop has begun: responses announce the close.
+    draining = False
     _turns: asyncio.Semaphore | None = None
+    #: Each has a ``transport``.
+    connections: Collection[Any]
+
+    def is_idle(self, connection: Any) -> bool:
+        """Whether no request of it is in hand and none has begun to arrive."""
+        raise NotImplementedError
+
+    def is_kept(self, connection: Any) -> bool:
+        """Whether it is kept alive after a request, with no other one begun. Called often."""
+        raise NotImplementedError
 
     @property
     def turns(self) -> asyncio.Semaphore:
@@ -32,13 +103,14 @@ class LoopWorker(FarrierWorker):
         return self._turns
 
     def put_down(self, token: object, request_id: str | None = None) -> float:
-        if self.acceptor is not None and not self.acceptor.open:
+        if self.acceptor is not None and not self.acceptor.open and not self.acceptor.closed:
             # A moment later: the connection is closed or idle only after this.
             asyncio.get_running_loop().call_later(0.001, self.acceptor.resume)
         return super().put_down(token, request_id)
 
     def around(self, app: Any) -> Any:
-        return HealthMiddleware(ASGIRequest(app, self))
+        self.calls = Calls(HealthMiddleware(ASGIRequest(app, self)))
+        return self.calls
 
     def watch_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         """TERM drains, QUIT and INT drop; ABRT is taken even while the app blocks the loop."""
@@ -94,6 +166,60 @@ class LoopWorker(FarrierWorker):
             return False
         return not (self.due() or self.stopping.is_set())
 
-    def start_draining(self) -> None:
+    # --- the end ----------------------------------------------------------------------------------
+
+    async def drain(self, acceptor: LoopAcceptor) -> Drain:
+        """A graceful stop, until nothing is left or the grace is over."""
+        self.draining = True
+        drain = Drain(self.cfg.graceful_timeout, self.slot is not None and self.slot.alone)
         if self.slot is not None:
             self.slot.stage = DRAINING
+        told = False
+        while not self.quick:
+            idle = [one for one in self.connections if self.is_idle(one)]
+            for one in drain.look([*idle, *acceptor.handshaking]):
+                self._see_off(one)
+            if drain.accepting:
+                acceptor.balance()
+            else:
+                acceptor.close()
+                if not (self.connections or acceptor.handshaking or self.calls.going):
+                    break
+            if drain.over:
+                await self._cut()
+                break
+            if not told and time.monotonic() >= drain.farewell:
+                told = True
+                self._say_goodbye()
+            self.notify()
+            await asyncio.sleep(LOOK)
+        acceptor.close()
+        return drain
+
+    def _see_off(self, one: Any) -> None:
+        """End an idle connection, or a handshake that does not come to an end."""
+        if isinstance(one, asyncio.Task):
+            one.cancel()
+            return
+        transport = one.transport
+        if transport.is_closing() or has_bytes(transport.get_extra_info("socket").fileno()):
+            return
+        transport.close()
+        if transport.get_extra_info("ssl_object") is not None:
+            asyncio.get_running_loop().call_later(TLS_END, transport.abort)
+
+    def _say_goodbye(self) -> None:
+        count = self.calls.say_goodbye()
+        if count:
+            message = f"worker {self.pid}: {count} websockets are told that the service restarts (1012)"
+            events.emit(self.log, "info", "websockets_closed", message, worker=self.pid, websockets=count)
+
+    async def _cut(self) -> None:
+        """End what the grace did not: the app's ``finally`` blocks run, the client gets no last chunk."""
+        if self.in_hand:
+            self.say_cut()
+        await self.calls.cut()
+        for connection in list(self.connections):
+            connection.transport.close()
+        # Until the loop has written what it holds and sent FIN.
+        await asyncio.sleep(LOOK)

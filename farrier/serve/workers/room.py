@@ -1,14 +1,10 @@
-"""What a worker that takes many requests at once has room for, and how long it keeps idle connections."""
+"""What a worker that takes many requests at once has room for."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable
 
-#: Seconds that a stopping worker keeps idle kept-alive connections, for a request that a client may be
-#: sending already. Longer than the think time of a busy client or of a proxy's pool; a lossless stop of
-#: uvicorn was measured with 3 s (0 of 1,897,513 requests lost in 30 HUPs).
-LINGER = 3.0
 #: Connections taken from the queue at one wake-up: more would pile up on the worker that woke first.
 AT_ONCE = 16
 #: Idle kept-alive connections that a worker holds for each request that it may have in hand. A browser keeps

@@ -12,8 +12,7 @@ from typing import Any
 from gunicorn.workers.base import Worker
 
 from farrier.serve.endings import WORKER_BOOT_ERROR
-from farrier.serve.workers.drain import Acceptor, drain
-from farrier.serve.workers.loop import LoopWorker
+from farrier.serve.workers.loop import LoopAcceptor, LoopWorker
 
 try:
     import uvicorn
@@ -32,11 +31,6 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.worker = worker
         self.servers: list[Any] = []
-        self._asked: set[Any] = set()
-
-    @property
-    def connections(self) -> Collection[Any]:
-        return self.server_state.connections  # type: ignore[no-any-return]
 
     async def run_worker(self) -> None:
         """From the app's startup to its shutdown."""
@@ -47,6 +41,7 @@ class Server(uvicorn.Server):
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             worker.refuse("the app's startup failed (its own message is above)", WORKER_BOOT_ERROR)
+        grace = worker.cfg.graceful_timeout
         if await worker.wait_ready_async():
             self.set_headers()
             acceptor = worker.acceptor = self.acceptor()
@@ -60,67 +55,57 @@ class Server(uvicorn.Server):
                     self.set_headers()
                     worker.notify()
                 acceptor.balance()
-            await self.drain(acceptor)
+            grace = (await worker.drain(acceptor)).left
         if not worker.quick:
-            await self.finish()
+            await self.finish(grace)
 
-    def acceptor(self) -> Acceptor:
+    def acceptor(self) -> LoopAcceptor:
         def protocol() -> asyncio.Protocol:
-            made: asyncio.Protocol = self.config.http_protocol_class(
+            made: Any = self.config.http_protocol_class(
                 config=self.config, server_state=self.server_state, app_state=self.lifespan.state
             )
-            return made
+            made.app = Answer(made, self.worker)
+            return made  # type: ignore[no-any-return]
 
-        return Acceptor(
-            [listener.sock for listener in self.worker.sockets],
-            protocol,
-            self.config.ssl,
-            self.worker.cfg.worker_connections,
-            count=lambda: len(self.connections),
-            idle=lambda: sum(map(_is_idle, self.connections)),
-            asking=lambda: len(self.worker.in_hand),
+        return LoopAcceptor(
+            self.worker, [listener.sock for listener in self.worker.sockets], protocol, self.config.ssl
         )
 
-    def set_headers(self, *more: tuple[bytes, bytes]) -> None:
+    def set_headers(self) -> None:
         """The headers of every response, in place: requests in hand hold this very list."""
         date = [(b"date", formatdate(usegmt=True).encode())] if self.config.date_header else []
-        self.server_state.default_headers[:] = [*date, *self.config.encoded_headers, *more]
+        self.server_state.default_headers[:] = [*date, *self.config.encoded_headers]
 
-    async def drain(self, acceptor: Acceptor) -> None:
-        acceptor.close()
-        self.worker.start_draining()
-        # Responses that have not begun announce the close; those that have end as they promised.
-        self.set_headers(CLOSE)
-        graceful = self.worker.cfg.graceful_timeout
-        await drain(
-            lambda: self.connections or acceptor.handshaking,
-            self.close_idle,
-            self.worker.notify,
-            lambda: self.worker.quick,
-            graceful,
-        )
-        if self.connections and not self.worker.quick:
-            self.worker.say_cut()
-
-    def close_idle(self) -> None:
-        for connection in [one for one in self.connections if one not in self._asked]:
-            self._asked.add(connection)
-            # Uvicorn's own: closes an idle connection, lets one with a request finish, ends a websocket.
-            connection.shutdown()
-
-    async def finish(self) -> None:
-        """Background tasks of the app, then its shutdown, within what is left of the grace."""
-        tasks = list(self.server_state.tasks)
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=self.worker.cfg.graceful_timeout)
-            for task in late:
-                task.cancel()
+    async def finish(self, grace: float) -> None:
+        """The app's shutdown, within what is left of the grace."""
         try:
-            await asyncio.wait_for(self.lifespan.shutdown(), self.worker.cfg.graceful_timeout)
+            await asyncio.wait_for(self.lifespan.shutdown(), grace)
         except asyncio.TimeoutError:
-            self.worker.log.error(
-                "The app's shutdown did not end within %s s", self.worker.cfg.graceful_timeout
-            )
+            self.worker.log.error("The app's shutdown did not end within %.1f s", grace)
+
+
+class Answer:
+    """The app for one connection: while the worker drains, the last response on it announces the close.
+
+    Uvicorn's own stop ends a connection after a response that promised to keep it (uvicorn #2757).
+    """
+
+    def __init__(self, connection: Any, worker: UvicornWorker) -> None:
+        self.connection = connection
+        self.worker = worker
+        self.app = connection.app
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        async def answer(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start" and self.worker.draining and self.is_last():
+                message = {**message, "headers": [*message.get("headers", ()), CLOSE]}
+            await send(message)
+
+        await self.app(scope, receive, answer)
+
+    def is_last(self) -> bool:
+        """Whether the request in hand has come as a whole, and no other one behind it."""
+        return not (self.connection.cycle.more_body or has_more(self.connection))
 
 
 class UvicornWorker(LoopWorker, Worker):
@@ -147,6 +132,26 @@ class UvicornWorker(LoopWorker, Worker):
     @property
     def served(self) -> int:
         return self.nr if self.server is None else int(self.server.server_state.total_requests)
+
+    @property
+    def connections(self) -> Collection[Any]:  # type: ignore[override]
+        return () if self.server is None else self.server.server_state.connections
+
+    def is_idle(self, connection: Any) -> bool:
+        if not hasattr(connection, "cycle"):
+            # A websocket never is.
+            return False
+        cycle = connection.cycle
+        return (cycle is None or cycle.response_complete) and not has_more(connection)
+
+    def is_kept(self, connection: Any) -> bool:
+        cycle = getattr(connection, "cycle", None)
+        return cycle is not None and cycle.response_complete
+
+    async def _cut(self) -> None:
+        # Of what is cut uvicorn would log a traceback each; they are named already.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        await super()._cut()
 
     def run(self) -> None:
         self._share_log()
@@ -240,10 +245,15 @@ def environ(scope: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _is_idle(connection: Any) -> bool:
-    """Kept alive, with its last request answered. A websocket and a connection without a request are not."""
-    cycle = getattr(connection, "cycle", None)
-    return cycle is not None and cycle.response_complete
+def has_more(connection: Any) -> bool:
+    """Whether bytes of a request have come behind the one in hand, or the last one."""
+    if hasattr(connection, "pipeline"):
+        # httptools: a scope is made at a request's first byte and the cycle at the end of its headers.
+        scope, cycle = connection.scope, connection.cycle
+        return bool(connection.pipeline) or (
+            scope is not None and (cycle is None or scope is not cycle.scope)
+        )
+    return bool(connection.conn.trailing_data[0])
 
 
 def _loop_factory(config: Any) -> Any:

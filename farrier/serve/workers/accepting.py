@@ -1,0 +1,115 @@
+"""Accepting, for the classes that take many connections at once.
+
+Farrier accepts by itself instead of asking the loop for a server, because a server listens again with a
+backlog of its own (100 for Gunicorn's asgi worker, 2048 for uvicorn, whose #544 is about it) on the socket
+that all workers share, counts idle kept-alive connections against the limit (gevent), cannot be held back
+when a worker is full, and closes its sockets when it stops.
+"""
+
+from __future__ import annotations
+
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from farrier.serve.workers.room import AT_ONCE, OUT_OF_FILES, Room, room
+
+
+class Acceptor(ABC):
+    """Takes connections from shared listening sockets while a worker has room.
+
+    ``most`` is ``worker_connections``: what may be in hand at once, planned by the memory that it takes;
+    ``asking`` counts the requests in hand; see room(). A worker that has room later leaves new connections
+    to others for a tenth of a second, then takes them as well: they wait their turn behind its semaphore.
+    """
+
+    def __init__(self, sockets: Iterable[socket.socket], most: int, asking: Callable[[], int]) -> None:
+        self.sockets = list(sockets)
+        self.most = max(1, most)
+        self.asking = asking
+        self.open = False
+        self.closed = False
+
+    @abstractmethod
+    def watch(self) -> None:
+        """Have accept() called whenever a connection waits."""
+
+    @abstractmethod
+    def unwatch(self) -> None: ...
+
+    @abstractmethod
+    def later(self, seconds: float, call: Callable[[], None]) -> None: ...
+
+    @abstractmethod
+    def hand_over(self, client: socket.socket, listener: socket.socket, address: Any) -> None:
+        """Serve a connection; must not wait."""
+
+    @abstractmethod
+    def held(self) -> int:
+        """Connections that the worker has."""
+
+    @abstractmethod
+    def kept(self) -> int:
+        """Those of them that are kept alive between two requests."""
+
+    def start(self) -> None:
+        for listener in self.sockets:
+            listener.setblocking(False)
+        self._listen()
+
+    def _listen(self) -> None:
+        if not self.open and not self.closed:
+            self.open = True
+            self.watch()
+
+    def _pause(self) -> None:
+        if self.open:
+            self.open = False
+            self.unwatch()
+
+    def close(self) -> None:
+        """Take no more. The sockets stay open: they belong to the other workers as well."""
+        self._pause()
+        self.closed = True
+
+    def room(self) -> Room:
+        return room(self.most, self.held(), self.kept, self.asking)
+
+    def resume(self) -> None:
+        """Something ended: go on at once if that made room."""
+        if not self.open and not self.closed and self.room() is Room.PLENTY:
+            self._listen()
+
+    def balance(self) -> None:
+        """Called about ten times a second: pause, go on, or take what nobody else took meanwhile."""
+        found = self.room()
+        if found is Room.PLENTY:
+            self._listen()
+            return
+        self._pause()
+        if found is Room.LATER and not self.closed:
+            for listener in self.sockets:
+                self._take(listener)
+
+    def accept(self, listener: socket.socket) -> None:
+        if self.room() is Room.PLENTY:
+            self._take(listener)
+        else:
+            self._pause()
+
+    def _take(self, listener: socket.socket) -> None:
+        """Up to ``AT_ONCE`` connections, and no more than there is room for."""
+        for _ in range(min(AT_ONCE, self.most)):
+            try:
+                client, address = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:
+                # Out of file descriptors: the queue holds the connection until there is room.
+                self._pause()
+                self.later(OUT_OF_FILES, self._listen)
+                return
+            if client.family != socket.AF_UNIX:
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.hand_over(client, listener, address)
