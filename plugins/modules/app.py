@@ -250,7 +250,7 @@ def main():
         module.fail_json(
             msg=in_variables(answer.get("msg", "it failed and said nothing"), module.params), **kept
         )
-    for warning in (answer.get("plan") or {}).get("warnings", []):
+    for warning in [*(answer.pop("warnings", None) or []), *(answer.get("plan") or {}).get("warnings", [])]:
         module.warn(warning_in_variables(warning, module.params))
     module.exit_json(**{key: value for key, value in answer.items() if key not in ("failed", "msg")})
 

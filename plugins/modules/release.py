@@ -100,11 +100,15 @@ EXAMPLES = r"""
 RETURN = r"""
 release:
   description: The release that serves now.
-  returned: always
+  returned: always, of a check what would serve
   type: str
   sample: 20261113-151209-5d1c7a60
+rollback:
+  description: The release that a rollback would serve, if there is one.
+  returned: with O(action=list)
+  type: str
 releases:
-  description: The releases on the host, oldest first. V(active) serves, V(previous) is what served before it.
+  description: The releases on the host, oldest first. V(active) serves; V(bad) says why one must not.
   returned: with O(action=list)
   type: list
   elements: dict
@@ -187,49 +191,43 @@ def named(releases, given):
     return found[-1] if found else None
 
 
-def target_of(options, releases):
-    """The release that a rollback would serve. Raises Refused."""
-    served = [one for one in releases if one.get("served")]
-    if options["release"]:
-        found = named(served, options["release"])
-        if found is None:
-            kept = ", ".join(one["id"] for one in reversed(served)) or "none is kept"
-            raise Refused(
-                f"{options['prefix']}release: given {options['release']}, which {options['name']} does not "
-                f"have on this host; allowed: {kept}"
-            )
-    else:
-        found = next((one for one in served if one.get("previous")), None)
-        if found is None or found.get("bad"):
-            good = [one for one in served if not one.get("active") and not one.get("bad")]
-            found = good[-1] if good else None
-        if found is None:
-            raise Refused(f"{options['name']}: no release is kept on this host to go back to")
-    if found.get("bad") and not options["force"] and not found.get("active"):
+def target_of(options, found):
+    """The release that a rollback would serve, of what ``farrier release list`` found. Raises Refused."""
+    served = [one for one in found["releases"] if one.get("served")]
+    if not options["release"]:
+        target = next((one for one in served if one["id"] == found.get("rollback")), None)
+        if target is None:
+            raise Refused(f"{options['name']}: no good release is kept on this host to go back to")
+        return target
+    target = named(served, options["release"])
+    if target is None:
+        kept = ", ".join(one["id"] for one in reversed(served)) or "none is kept"
         raise Refused(
-            f"{options['prefix']}release: {found['id']} was turned back: {found['bad'].get('why', 'bad')}; "
+            f"{options['prefix']}release: given {options['release']}, which {options['name']} does not "
+            f"have on this host; allowed: {kept}"
+        )
+    if target.get("bad") and not options["force"] and not target.get("active"):
+        raise Refused(
+            f"{options['prefix']}release: {target['id']} is bad: {target['bad'].get('why')}; "
             "to serve it all the same, say force"
         )
-    return found
+    return target
 
 
 def rollback(module, options):
     """Serve the earlier release, or say which it would be."""
-    releases = farrier("list", options["name"])["releases"]
-    found = target_of(options, releases)
-    active = next((one["id"] for one in releases if one.get("active")), None)
-    answer = {"changed": found["id"] != active, "release": found["id"]}
+    found = farrier("list", options["name"])
+    target, active = target_of(options, found)["id"], found["release"]
+    answer = {"changed": target != active, "release": target}
     if module._diff and answer["changed"]:
         header = f"release of {options['name']}"
-        pair = {"before": f"{active}\n", "after": f"{found['id']}\n"}
+        pair = {"before": f"{active}\n", "after": f"{target}\n"}
         answer["diff"] = [{"before_header": header, "after_header": header, **pair}]
     if module.check_mode or not answer["changed"]:
         return answer
-    # The host chooses by its own rules where nobody named one.
-    chosen = ["--to", found["id"]] if options["release"] else []
     forced = ["--force"] if options["force"] else []
-    done = farrier("rollback", options["name"], *chosen, *forced, who=options["who"])
-    return {**answer, **told(done)}
+    done = farrier("rollback", options["name"], "--to", target, *forced, who=options["who"])
+    return {**answer, **told(module, done)}
 
 
 def reload(module, options):
@@ -237,20 +235,20 @@ def reload(module, options):
     if module.check_mode:
         shown = farrier("show", options["name"])
         return {"changed": True, "release": shown["release"], "url": shown["url"], "steps": []}
-    return told(farrier("reload", options["name"], who=options["who"]))
+    return told(module, farrier("reload", options["name"], who=options["who"]))
 
 
-def told(done):
+def told(module, done):
     """Of what a run answers, what is for a person; the plan is on the host."""
+    for warning in done.get("warnings") or []:
+        module.warn(f"{module.params['name']}: {warning}")
     return {key: done[key] for key in ("changed", "release", "url", "steps") if key in done}
 
 
 def listed(options):
     """The releases and the last runs."""
     found = farrier("list", options["name"])
-    active = next((one["id"] for one in found["releases"] if one.get("active")), None)
-    kept = {key: value for key, value in found.items() if key in ("releases", "history")}
-    return {"changed": False, "release": active, **kept}
+    return {"changed": False, **{key: found[key] for key in ("release", "rollback", "releases", "history")}}
 
 
 def shown(options):

@@ -117,16 +117,16 @@ RELEASES = [
 ]
 
 
-def _target(releases: list[dict[str, Any]] = RELEASES, **given: Any) -> str:
+def _target(rollback: str | None = "20261101-080000-aaaaaaaa", **given: Any) -> str:
     options = {"name": "shop", "prefix": "gunicorn_app_", "release": "", "force": False, **given}
-    found: str = release_module.target_of(options, releases)["id"]
+    found: str = release_module.target_of(options, {"releases": RELEASES, "rollback": rollback})["id"]
     return found
 
 
-def test_a_rollback_goes_to_the_release_before_past_those_that_were_turned_back() -> None:
+def test_a_rollback_without_a_name_goes_where_the_host_would_go() -> None:
     assert _target() == "20261101-080000-aaaaaaaa"
-    good = [{**one, "bad": None} for one in RELEASES]
-    assert _target(good) == "20261102-080000-bbbbbbbb"
+    with pytest.raises(release_module.Refused, match="no good release is kept on this host to go back to"):
+        _target(None)
 
 
 @pytest.mark.parametrize("given", ["20261101-080000-aaaaaaaa", "20261031-235959-aaaaaaaa", "aaaaaaaa"])
@@ -144,7 +144,7 @@ def test_a_release_is_named_by_its_id_by_another_hosts_or_by_what_it_was_built_f
         ({"release": "cccccccc"}, "gunicorn_app_release: given cccccccc, which shop does not have"),
         (
             {"release": "bbbbbbbb"},
-            r"gunicorn_app_release: 20261102-080000-bbbbbbbb was turned back: too slow",
+            r"gunicorn_app_release: 20261102-080000-bbbbbbbb is bad: too slow",
         ),
     ],
 )
@@ -153,8 +153,3 @@ def test_a_release_that_cannot_serve_is_refused_with_those_that_can(given: dict[
         _target(**given)
     if given["release"] == "bbbbbbbb":
         assert _target(**given, force=True) == "20261102-080000-bbbbbbbb"
-
-
-def test_where_nothing_is_kept_there_is_nothing_to_go_back_to() -> None:
-    with pytest.raises(release_module.Refused, match="no release is kept on this host to go back to"):
-        _target(RELEASES[3:])
