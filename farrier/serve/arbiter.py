@@ -146,9 +146,10 @@ class FarrierArbiter(Arbiter):
 
     def _set_num_workers(self, value: int) -> None:
         """A HUP tries numbers before one holds: the hook hears of the one that holds, see reload()."""
-        if self._num_workers is None and (given := self._given_number()):
+        before: int | None = self._num_workers
+        if before is None and (given := self._given_number()):
             value, self.counted = given, True
-        before, self._num_workers = self._num_workers, value
+        self._num_workers = value
         if self.phase != "reloading":
             self._count_changed(before)
 
