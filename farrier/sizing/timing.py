@@ -129,8 +129,10 @@ def recycling(problem: Problem, one: Fit) -> tuple[str, str, str]:
     if one.beside.replacement:
         why = f"{private} are kept for another worker, which serves before the old one ends"
         return "replace-first", why, "memory"
-    others = counted(one.workers - 1, "other worker") if one.workers > 1 else "the socket"
-    meanwhile = f"meanwhile {others} {'takes' if one.workers < 3 else 'take'} what comes in"
+    meanwhile = "meanwhile the socket holds what comes in"
+    if one.workers > 1:
+        takes = "takes" if one.workers == 2 else "take"
+        meanwhile = f"meanwhile {counted(one.workers - 1, 'other worker')} {takes} what comes in"
     if not problem.database_allows(one.strategy, one.workers, beside=Beside(replacement=True)):
         count = counted(one.workers + 1, "worker")
         return "retire-first", f"no connections for {count} at once; {meanwhile}", "database"
