@@ -29,6 +29,7 @@ from ansible_collections.farrier.web.plugins.plugin_utils.fleet import (
     HostAction,
     Turn,
     migrations_turn,
+    patience_of,
     turn_place,
 )
 
@@ -61,7 +62,6 @@ class ActionModule(HostAction):
         with self._migrations(options, task_vars) as turn:
             result = self._deploy(options, turn, task_vars)
             turn.good = not result.get("failed")
-        self.show_steps(result)
         if result.get("plan"):
             self._show_reasons(result["plan"])
             result["plan"] = without_reasons(result["plan"])
@@ -76,8 +76,9 @@ class ActionModule(HostAction):
             return
         play = self._task.get_play()
         place = turn_place(constants.DEFAULT_LOCAL_TMP, play._uuid if play else "", options["name"])
+        host = str(task_vars.get("inventory_hostname", ""))
         try:
-            with migrations_turn(place, str(task_vars.get("inventory_hostname", "")), display.v) as turn:
+            with migrations_turn(place, host, display.v, patience_of(host, task_vars)) as turn:
                 yield turn
         except FirstFailed as refused:
             raise AnsibleActionFail(f"{options['prefix']}{refused}") from None
@@ -107,7 +108,8 @@ class ActionModule(HostAction):
             "migrate_here": turn.here,
             "who": f"{getpass.getuser()}@{socket.gethostname()}",
         }
-        return self._execute_module(module_name="farrier.web.app", module_args=arguments, task_vars=task_vars)
+        root = options["root"] or f"/srv/{options['name']}"
+        return self.ask(task_vars, root, module_name="farrier.web.app", module_args=arguments)
 
     def _make(self, options: dict[str, Any], workshop: Path) -> tuple[str, list[Parcel]]:
         """Build the runtime's wheel and, for a source on this controller, the archive."""

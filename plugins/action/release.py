@@ -22,6 +22,4 @@ class ActionModule(HostAction):
     def act(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Ask the host, and show its steps with -v."""
         arguments = {**self._task.args, "who": f"{getpass.getuser()}@{socket.gethostname()}"}
-        result = self._execute_module(module_args=arguments, task_vars=task_vars)
-        self.show_steps(result)
-        return result
+        return self.ask(task_vars, f"/srv/{arguments.get('name')}", module_args=arguments)

@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +19,12 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.farrier.web.plugins.plugin_utils.progress import followed, step_line
 
 display = Display()
 
+#: Seconds for which the hosts of a batch give way to its first, where migrations are to run.
+GIVING_WAY = 1.0
 #: Hosts that a line names; more are counted.
 NAMED = 3
 
@@ -37,6 +41,11 @@ class Turn:
     good: bool = False
 
 
+def patience_of(host: str, task_vars: dict[str, Any]) -> float:
+    """How long a host gives way: the first of its batch does not."""
+    return 0 if [host] == list(task_vars.get("ansible_play_batch", [host]))[:1] else GIVING_WAY
+
+
 def turn_place(folder: str, play: str, name: str) -> Path:
     """The file by which the workers of one run agree; ``folder`` is the run's own and goes with it."""
     digest = hashlib.sha256(f"{play}\0{name}".encode()).hexdigest()
@@ -44,12 +53,19 @@ def turn_place(folder: str, play: str, name: str) -> Path:
 
 
 @contextmanager
-def migrations_turn(place: Path, host: str, say: Callable[[str], None]) -> Iterator[Turn]:
+def migrations_turn(
+    place: Path, host: str, say: Callable[[str], None], patience: float = 0
+) -> Iterator[Turn]:
     """The first host that comes migrates; the others wait for it, and fail where it failed.
+
+    Hosts of one batch come at the same moment: all but its first have ``patience``, in seconds, for that one.
 
     The kernel's lock goes with its holder, so that a worker that dies keeps nobody waiting.
     Raises FirstFailed.
     """
+    until = time.monotonic() + patience
+    while not place.exists() and time.monotonic() < until:
+        time.sleep(0.02)
     descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         _lock(descriptor, host, say)
@@ -135,9 +151,21 @@ class HostAction(ActionBase):
         """What the action does. May raise AnsibleActionFail with one line for a person."""
         raise NotImplementedError
 
-    def show_steps(self, result: dict[str, Any]) -> None:
-        """With -v: what was done, and how long each step took."""
+    def ask(self, task_vars: dict[str, Any], root: str, **module: Any) -> dict[str, Any]:
+        """Run the module, which waits for the host's run; with -v the run's steps are shown as they come.
+
+        ``root``: the folder of the app's releases on the host.
+        """
+        if display.verbosity < 1 or self._task.check_mode:
+            return self._execute_module(task_vars=task_vars, **module)
+        host = str(task_vars.get("inventory_hostname", ""))
+
+        def say(line: str) -> None:
+            display.v(line, host=host)
+
+        with followed(self, f"{root}/events.jsonl", say) as told:
+            result = self._execute_module(task_vars=task_vars, **module)
         for step in result.get("steps") or []:
-            mark = "changed" if step.get("changed") else "ok"
-            detail = step.get("detail") or ""
-            display.v(f"{step.get('seconds', 0):6.1f} s  {mark:<7}  {step['name']}  {detail}".rstrip())
+            if step["name"] not in told and (step.get("changed") or step.get("detail")):
+                say(step_line(step))
+        return result
