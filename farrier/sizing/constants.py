@@ -190,8 +190,8 @@ and the sum; more workers need a wider spread not to be replaced together."""
 QUEUE_DRAIN = 0.5
 QUEUE_START = 0.5
 """Seconds of a deploy by queue that are not boot. The old workers go on accepting while they drain, and stop
-for at most 0.5 s before they end; the new arbiter takes 0.2 to 0.5 s until the app boots (measured on two busy
-cores with an app that imports nothing, from exec to the first answer)."""
+for at most 0.5 s before they end; the new arbiter takes 0.2 to 0.5 s until the app boots (measured on two
+busy cores with an app that imports nothing, from exec to the first answer)."""
 
 # --- database ---------------------------------------------------------------------------------------
 

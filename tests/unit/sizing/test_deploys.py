@@ -104,7 +104,7 @@ def test_why_rolling_why_a_queue_and_which_worker_comes_first() -> None:
 @pytest.mark.parametrize(
     ("memory", "workers", "strategy"),
     [
-        # preloaded, 15.5 a worker with its request: a queue of n takes 18 + 82 + 15.5 n + 15 for a replacement
+        # preloaded, 15.5 a worker with its request: a queue of n takes 18 + 82 + 15.5 n, and 15 for recycling
         (192, 3, "queue"),  # 92 %: 176.6; four by queue take 177
         (193, 4, "queue"),
         (282, 4, "queue"),  # 259.4; four by rolling take 18 + 2 x 82 + 5 x 15.5 = 259.5
@@ -139,8 +139,8 @@ def test_without_preload_a_deploy_that_holds_nothing_back_costs_one_worker_at_mo
 @pytest.mark.parametrize(
     ("memory", "strategy", "connections", "gate", "candidate"),
     [
-        # uvicorn, one worker, a connection 1 MiB. Rolling with 16: 18 + 2 x 22 + 2 x 98 = 258
-        (281, "rolling", 16, True, (22 + 98) * 1.25),  # 92 %: 258.5
+        # uvicorn, one worker, a connection 1 MiB. Both whole with 16: 18 + 2 x 22 + 2 x 98 = 258
+        (281, "overlap", 16, True, (22 + 98) * 1.25),  # 92 %: 258.5
         (280, "queue", 29, True, 280 - 18 - 22 - 82 - 29),  # 257.6; with gate 18 + 22 + 82 + n + 106
         (275, "queue", 25, True, 275 - 18 - 22 - 82 - 25),  # 253
         (270, "queue", 44, False, 270 - 0.0),  # 248.4: the gate would leave 20 of 18 + 22 + 82 + n + 82
@@ -151,10 +151,6 @@ def test_a_gate_may_cost_half_of_the_connections(
 ) -> None:
     one = on(memory, app("async", "uvicorn"), workers=1, preload_app=False)
     shape = (one.value("strategy"), one.value("worker_connections"), one.value("gate_beside"))
-    if strategy == "rolling":
-        shape = (
-            ("rolling", 16, True) if shape == ("overlap", 16, True) else shape
-        )  # with one they are the same
     assert shape == (strategy, connections, gate)
     if gate and strategy == "queue":
         trial = 22 + 82 + 2
@@ -290,11 +286,11 @@ def test_more_memory_never_means_fewer_workers_or_a_worse_verdict_on_a_dense_gri
         load = Workload.profile(kind, worker_class, framework, preload_safe=preload_safe)
         settings = Settings.from_mapping(database, "test")
         before = (0, 0)
-        for memory in (*range(64, 1600, 12), 2048, 3072, 4096, 8192, 16384, 65536):
+        for memory in (*range(64, 1600, 8), 2048, 3072, 4096, 8192, 16384, 65536):
             problem = Problem.of(Budget.given(memory * MIB, cpus), load, settings)
             one: Fit = fit(problem)
             now = (one.workers, levels.index(level_of(problem, one)[0]))
-            assert now >= before and now[1] >= before[1], (
+            assert now[0] >= before[0] and now[1] >= before[1], (
                 kind,
                 worker_class,
                 framework,
