@@ -201,7 +201,8 @@ class Spec:
         What says how one run is to be made, and not how the app is to be, is left out.
         """
         mine = self.to_dict()
-        keys = sorted({*mine, *known} - {"who", "runtime", "retry_bad", "keep_data", "schema"})
+        of_the_run = {"who", "runtime", "migrate_here", "retry_bad", "keep_data", "schema"}
+        keys = sorted({*mine, *known} - of_the_run)
         return [key for key in keys if mine.get(key) != known.get(key)]
 
 
