@@ -42,8 +42,8 @@ def register(subparsers: Any) -> None:
     remove = commands.add_parser("remove", help="take an app off this host")
     remove.add_argument("name")
     remove.add_argument("--keep-data", action="store_true", help="leave its shared folder")
-    work = commands.add_parser("work")
-    work.add_argument("name")
+    for unit in ("work", "recover"):
+        commands.add_parser(unit).add_argument("name")
     for one in (apply, rollback, reload, listing, mark, show, remove):
         one.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         "show": _show,
         "remove": _remove,
         "work": _work,
+        "recover": _recover,
     }
     try:
         return commands[args.what](args)
@@ -150,6 +151,13 @@ def _work(args: argparse.Namespace) -> int:
     from farrier.release.apply import work
 
     return work(args.name)
+
+
+def _recover(args: argparse.Namespace) -> int:
+    from farrier.release.machine import recover
+
+    recover(args.name)
+    return 0
 
 
 def _ended(args: argparse.Namespace, result: Result) -> int:

@@ -6,6 +6,7 @@ import difflib
 import json
 import os
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -48,6 +49,8 @@ DEPLOY_PROPERTIES = (
     "TimeoutStopSec=300",
     "UMask=0022",
 )
+# A run that was killed, whoever did it, is put right at once, and not only by the next one.
+AFTER_A_KILL = 'case "$SERVICE_RESULT" in signal|core-dump|oom-kill|timeout) exec "$@" ;; esac'
 
 
 @dataclass
@@ -390,7 +393,10 @@ class _Taken(FarrierError):
 
 def _start_unit(spec: Spec, layout: Layout) -> None:
     argv, env = runtime.command(runtime.find(spec.runtime))
-    properties = [f"--property={item}" for item in DEPLOY_PROPERTIES]
+    recover = ["/bin/sh", "-c", AFTER_A_KILL, "sh", *argv, "release", "recover", layout.name]
+    properties = [
+        f"--property={item}" for item in (*DEPLOY_PROPERTIES, f"ExecStopPost={shlex.join(recover)}")
+    ]
     variables = [f"--setenv={name}={value}" for name, value in {**env, "LANG": "C.UTF-8"}.items()]
     command = ["systemd-run", f"--unit={layout.deploy_unit}", "--collect", "--quiet", *properties, *variables]
     command += [f"--description=Farrier deploys {layout.name}", *argv, "release", "work", layout.name]
@@ -443,7 +449,7 @@ def work(name: str) -> int:
     spec = Spec.from_mapping(data)
     layout = Layout(name, Path(spec.root))
     journal = Journal(layout.events, str(order.get("run", "")))
-    machine = Machine(spec, layout, journal, spec.who, order.get("target"))
+    machine = Machine(spec, layout, journal, spec.who, order.get("target"), bool(order.get("reload")))
     # systemctl stop of this unit is a failure like any other: everything is put back.
     signal.signal(signal.SIGTERM, _stopped)
     result = Result(url=spec.listen.url)

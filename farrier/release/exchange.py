@@ -30,8 +30,8 @@ from .view import View
 if TYPE_CHECKING:
     from ..sizing.plan import Plan
 
-# A check of the config imports the app, on a disk that may not have read its files before.
-CHECK_FACTOR = 4
+# A check of the config may take this many times what a start may: it runs nicely beside what serves.
+CHECK_FACTOR = 2
 # Seconds beyond the graceful time-out until a worker that drains counts as stuck.
 DRAIN_SLACK = 15
 
@@ -179,6 +179,9 @@ class Exchange:
                 what="config", own_words=True,
             )  # fmt: skip
         except FarrierError as error:
+            if str(error).endswith(f"no end after {seconds:.0f} s"):
+                told = f"config: {self.spec.app} was not loaded after {seconds:.0f} s"
+                raise FarrierError(told, 1) from None
             if room.killed(str(error)):
                 raise room.too_large(self.spec.app, limit) from None
             raise

@@ -12,12 +12,12 @@ import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import FarrierError
 from . import account as accounts
 from . import colour as colours
-from . import files, history, remove, runtime, shared, systemd, units
+from . import files, guard, history, remove, runtime, shared, systemd, units
 from . import state as states
 from .build import Build, seal
 from .events import Journal, bare
@@ -39,6 +39,10 @@ RESTORE_LIMIT = 120.0
 LOCK_WAIT = 10
 
 
+class TurnedBack(FarrierError):
+    """The guard found a release bad; the one before serves again, and all of that is on record."""
+
+
 @dataclass
 class Machine:
     """The run of one spec (or of a rollback: then `target` names the release)."""
@@ -48,6 +52,8 @@ class Machine:
     journal: Journal
     who: str
     target: str | None = None
+    only_reload: bool = False
+    """Nothing but a HUP: whoever edited a settings file on the host wants it read."""
     state: State = field(init=False)
     undo: Undo = field(init=False)
     account: accounts.Account = field(init=False)
@@ -71,6 +77,8 @@ class Machine:
             try:
                 self.begin()
                 self.advance()
+            except TurnedBack:
+                raise
             except BaseException as error:
                 self.back_out(error, first)
                 raise
@@ -115,28 +123,40 @@ class Machine:
         return shared.take(layout, self.state, self.account, self.journal.run) or made
 
     def advance(self) -> None:
+        if self.only_reload:
+            self.hup()
+            return
         target = Release.load(self.layout, self.target) if self.target else None
         # What a rollback serves is built: its source need not be there any more.
         view = look(self.spec, self.layout, known=target.source if target else "")
         if target:
             view.release = target
+        action = self.judged(view)
         self.state.run["phase"] = "build"
         release = view.release or self.build(view)
         view.release = release
         seal(self.layout.release(release.id), self.account)
-        if not self.target:
+        if not self.target and self.spec.migrate_here:
             # A database that went forward does not go back with the code.
             self.migrate(view, release)
-        action = "deploy" if self.state.release != release.id else view_action(view, self.state)
-        if not self.target:
-            view.refuse_more_than_reload(action)
         self.state.run["source"] = view.source
         self.state.run["action"] = "rollback" if self.target else TOLD_AS.get(action, "settings")
         if action in ("live", "reload", "nothing"):
             self.settle(view, release, action)
         else:
-            self.exchange(view, release)
+            self.replace(view, release)
         self.finish(release)
+
+    def judged(self, view: View) -> str:
+        """The view's own judgement, with the run that is under way left out of it."""
+        run, view.state.run = view.state.run, {}
+        try:
+            action = view.action()
+            if not self.target:
+                view.refuse_more_than_reload(action)
+            return action
+        finally:
+            view.state.run = run
 
     def build(self, view: View) -> Release:
         """A release for this identity: a killed run's, if it got somewhere, else a new one."""
@@ -189,9 +209,9 @@ class Machine:
                 step.changed = True
                 self.reload(colour)
 
-    def reload(self, colour: str) -> None:
+    def reload(self, colour: str, phase: str = "reload") -> None:
         """HUP; the arbiter itself keeps what it had if the new settings do not boot."""
-        self.state.run["phase"] = "reload"
+        self.state.run["phase"] = phase
         self.state.save(self.layout)
         began = time.time() - 0.05
         try:
@@ -203,7 +223,63 @@ class Machine:
         if refused:
             raise FarrierError(f"the reload was refused: {refused}", 1)
 
+    def hup(self) -> None:
+        """``farrier release reload``: the files are read as they are."""
+        active = self.state.active
+        if active is None or not systemd.is_active(self.layout.service(active)):
+            raise FarrierError("nothing serves that could reload", 1)
+        self.state.run |= {"action": "reload", "strategy": "reload"}
+        with self.journal.step("reload") as step:
+            step.changed = self.changed = True
+            self.reload(active, "hup")
+        files.delete(self.layout.wanted_json)
+        self.state.note(self.layout, "good", self.state.release)
+
     # -- the other colour ------------------------------------------------------------------------------
+
+    def replace(self, view: View, release: Release) -> None:
+        """The exchange, and the guard's watch over what came of it."""
+        old, known = self.state.active, files.read_json(self.layout.app_json)
+        before = guard.sample(self.layout, old) if old else None
+        self.state.run["previous"] = self.state.previous
+        self.exchange(view, release)
+        # The first release has none to go back to, and who rolls back wants just that.
+        if old is None or known is None or self.target or not self.spec.guard.seconds:
+            return
+        with self.journal.step("guard") as step:
+            bad = guard.watch(self.spec, self.layout, str(self.state.active), before, self.journal)
+            step.changed, step.detail = True, bad or f"watched for {self.spec.guard.seconds:g} s"
+        if bad:
+            self.turn_back(bad)
+
+    def turn_back(self, why: str) -> NoReturn:
+        """The release before serves again, as it did and by the same exchange. Raises TurnedBack."""
+        bad, good = str(self.state.release), str(self.state.run["from"])
+        self.state.run |= {"back": why, "bad": bad, "bad_colour": self.state.active}
+        self.state.save(self.layout)
+        release, found = Release.load(self.layout, good), Release.load(self.layout, bad)
+        if release is None:
+            raise FarrierError(f"{why}, and release {good}, which served before, is not kept", 1)
+        if found is not None and bad != good:
+            found.bad = {"time": states.now(), "why": why, "who": "guard"}
+            found.save(self.layout)
+        self.spec = Spec.from_mapping(files.read_json(self.layout.app_json) or {})
+        view = look(self.spec, self.layout, known=release.source)
+        view.release = release
+        try:
+            self.exchange(view, release)
+        except FarrierError as error:
+            raise FarrierError(f"{why}, and {good} could not be started again: {error}", 1) from None
+        self.turned_back(bad, good, why)
+
+    def turned_back(self, bad: str, good: str, why: str) -> NoReturn:
+        """The record of it; the run has failed, whoever asks."""
+        release = Release.load(self.layout, good)
+        self.state.previous = self.state.run.get("previous")
+        if release is not None:
+            self.finish(release, "rolled back", bad, why)
+        what = f"release {bad} was rolled back" if bad != good else "what was changed was taken back"
+        raise TurnedBack(f"{what}: {why}; release {good} serves again", 1)
 
     def exchange(self, view: View, release: Release) -> Exchange:
         """The other colour takes over, by the plan's strategy."""
@@ -213,7 +289,7 @@ class Machine:
         change.run()
         return change
 
-    def finish(self, release: Release) -> None:
+    def finish(self, release: Release, outcome: str = "good", of: str = "", message: str = "") -> None:
         with self.journal.step("prune") as step:
             gone = self.prune()
             step.changed, step.detail = bool(gone), " ".join(gone)
@@ -221,7 +297,7 @@ class Machine:
         files.write_json(self.layout.app_json, self.spec.to_dict(), 0o600)
         files.delete(self.layout.wanted_json)
         self.undo.forget()
-        self.state.note(self.layout, "good", release.id)
+        self.state.note(self.layout, outcome, of or release.id, message)
 
     def prune(self) -> list[str]:
         """Removes the releases that nobody needs any more."""
@@ -257,7 +333,20 @@ class Machine:
             # A deploy key lies there while git runs, and a killed git leaves it.
             for folder in Path("/run").glob(f"farrier-git-{self.layout.name}-*"):
                 files.delete(folder)
-            history.note_killed(self.layout, self.state)
+            back = self.state.run.get("back")
+            if back is None:
+                history.note_killed(self.layout, self.state)
+        if back is not None:
+            self.go_on_back(str(back))
+
+    def go_on_back(self, why: str) -> NoReturn:
+        """A run was ended while it turned a bad release back. Raises TurnedBack."""
+        good = str(self.state.run["from"])
+        bad = str(self.state.run.get("bad", self.state.release))
+        self.account, _ = accounts.ensure(self.spec)
+        if self.state.active == self.state.run.get("bad_colour"):
+            self.turn_back(why)
+        self.turned_back(bad, good, why)
 
     def discard(self, candidate: str) -> None:
         """Removes a release that never served."""
@@ -304,15 +393,6 @@ class Machine:
             self.state.note(self.layout, "failed", str(candidate or ""), self.journal.clean(str(error))[:500])
 
 
-def view_action(view: View, state: State) -> str:
-    """The view's own judgement, with the run that is under way left out of it."""
-    run, view.state.run = state.run, {}
-    try:
-        return view.action()
-    finally:
-        view.state.run = run
-
-
 def reload_limit(spec: Spec, plan: Plan | None) -> float:
     """Seconds that a HUP may take: each worker boots, then the one before it drains."""
     if plan is None:
@@ -329,3 +409,15 @@ def new_id(layout: Layout, identity: str) -> str:
         time.sleep(1)
         name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{identity[:8]}"
     return name
+
+
+def recover(name: str) -> None:
+    """What a killed run left, put right at once: systemd runs this when a deploy's unit did not end well."""
+    layout = states.layout_of(name)
+    data = files.read_json(layout.wanted_json) or files.read_json(layout.app_json) or {}
+    data.pop("order", None)
+    spec = Spec.from_mapping(data)
+    with states.locked(layout, "the recovery of a killed run", LOCK_WAIT):
+        state = State.load(layout)
+        machine = Machine(spec, layout, Journal(layout.events, str(state.run.get("id", ""))), spec.who)
+        machine.recover()

@@ -142,6 +142,7 @@ class View:
     def refuse_more_than_reload(self, action: str) -> None:
         """Raises FarrierError if a reload was chosen and what differs needs more than that."""
         if self.spec.settings.get("strategy") != "reload" or self.state.active is None or self.state.run:
+            # What a killed run left is put right first, and then this is asked again.
             return
         if action in ("nothing", "live", "reload") or not self.is_serving():
             return
