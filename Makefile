@@ -3,7 +3,7 @@ PYTHON ?= python3
 LAB = @PYTHONPATH=. PYTHONUNBUFFERED=1 $(PYTHON) -m lab
 
 .DEFAULT_GOAL := help
-.PHONY: help up down deploy ssh test unit lint format tools engine pins completions figures bench-overhead bench-installers clean
+.PHONY: help up down deploy ssh test unit lint format tools engine pins completions figures bench-overhead bench-installers bench-deploys clean
 
 help: ## what there is
 	@echo "make COMMAND, where COMMAND is one of:"
@@ -56,6 +56,9 @@ bench-overhead: tools ## what farrier costs: CPU of a plan, memory of the arbite
 
 bench-installers: tools ## uv against pip on small hosts: time, memory, and which completes
 	@.venv/bin/python benchmarks/installers/run.py
+
+bench-deploys: tools engine ## requests that fail in a deploy, ours and today's; QUICK=1: a few cells in 4 minutes
+	@.venv/bin/python benchmarks/deploys/run.py
 
 clean: ## down, and the caches, base images and .venv as well
 	$(LAB) clean

@@ -127,6 +127,8 @@ class Order:
     core: int | None = None
     seconds: float | None = None
     """When to stop by itself; else a line on standard input, or its end, stops it."""
+    connections_most: int = 15_000
+    """Open connections at which it gives up, for its own sake: the server is far behind by then."""
     concurrency: int | None = None
     """Closed loop with so many clients instead, to find a server's capacity."""
     seed: int = 4
@@ -157,6 +159,7 @@ class Load:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.order.seed)
+        self.exhausted = False
         self.text = ("farrier " * (LARGE // 8 + 2)).encode()
         self.stopping = False
 
@@ -219,6 +222,9 @@ class Load:
             self.write(connection)
 
     def connect(self, client: Client | None) -> Connection:
+        if len(self.open) >= self.order.connections_most:
+            self.exhausted = True
+            self.stop()
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(sock, client)
@@ -425,6 +431,7 @@ class Load:
             "began": began,
             "ended": ended,
             "answered": self.answered,
+            "exhausted": self.exhausted,
             "cpu": round(sum(self.shares) / len(self.shares), 4) if self.shares else 0.0,
             "cpu_most": round(max(self.shares), 4) if self.shares else 0.0,
             "servers": [
