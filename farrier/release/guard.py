@@ -20,6 +20,8 @@ from .spec import Guard, Spec
 
 # Seconds between two looks; the arbiter tells its figures once a second.
 LOOK = 0.5
+# Seconds for a first release at most: nothing can be done about it but to say so, and somebody waits.
+FIRST = 5.0
 # Seconds between two lines of progress.
 TELL = 5.0
 # Seconds without a ready worker that are no mere exchange of one. The guard ends late rather than in one.
@@ -300,6 +302,8 @@ def watch(spec: Spec, layout: Layout, colour: str, before: Sample | None, journa
     limits = spec.guard
     if not limits.seconds:
         return None
+    if before is None:
+        limits = dataclasses.replace(limits, seconds=min(limits.seconds, FIRST))
     began = told = time.monotonic()
     lives = Lives()
     while True:

@@ -103,7 +103,7 @@ def mark(layout: Layout, release_id: str, why: str | None, who: str) -> Release:
 
 
 def note_killed(layout: Layout, state: State) -> None:
-    """Ends, in the history, the run that a kill ended; called once the host is as that run is to leave it."""
+    """Ends, in the history, the run that a kill ended; called once what it had begun is put right."""
     run = state.run
     if not run:
         state.save(layout)
@@ -111,10 +111,9 @@ def note_killed(layout: Layout, state: State) -> None:
     step = events.last_step(layout.events, str(run.get("id", ""))) or run.get("phase", "its start")
     switched = run.get("phase") == "switched"
     release = state.release if switched else run.get("candidate")
-    state.note(
-        layout, "good" if switched else "failed", release, f"ended at {step} by a kill; the next run went on",
-        seconds=None,
-    )  # fmt: skip
+    what = "the new release serves" if switched else "what it had changed was put back"
+    outcome = "good" if switched else "failed"
+    state.note(layout, outcome, release, f"ended at {step} by a kill; {what}", seconds=None)
 
 
 # -- what a person reads ------------------------------------------------------------------------------------

@@ -132,15 +132,14 @@ class Machine:
         if target:
             view.release = target
         action = self.judged(view)
-        self.state.run["phase"] = "build"
+        told = "rollback" if self.target else TOLD_AS.get(action, "settings")
+        self.state.run |= {"phase": "build", "source": view.source, "action": told}
         release = view.release or self.build(view)
         view.release = release
         seal(self.layout.release(release.id), self.account)
         if not self.target and self.spec.migrate_here:
             # A database that went forward does not go back with the code.
             self.migrate(view, release)
-        self.state.run["source"] = view.source
-        self.state.run["action"] = "rollback" if self.target else TOLD_AS.get(action, "settings")
         if action in ("live", "reload", "nothing"):
             self.settle(view, release, action)
         else:
@@ -243,13 +242,16 @@ class Machine:
         before = guard.sample(self.layout, old) if old else None
         self.state.run["previous"] = self.state.previous
         self.exchange(view, release)
-        # The first release has none to go back to, and who rolls back wants just that.
-        if old is None or known is None or self.target or not self.spec.guard.seconds:
+        # Who rolls back wants just that.
+        if self.target or not self.spec.guard.seconds:
             return
+        began = time.monotonic()
         with self.journal.step("guard") as step:
             bad = guard.watch(self.spec, self.layout, str(self.state.active), before, self.journal)
-            step.changed, step.detail = True, bad or f"watched for {self.spec.guard.seconds:g} s"
-        if bad:
+            step.changed, step.detail = True, bad or f"watched for {time.monotonic() - began:.0f} s"
+        if bad and (old is None or known is None):
+            self.warnings.append(f"{bad}; there is no release to go back to")
+        elif bad:
             self.turn_back(bad)
 
     def turn_back(self, why: str) -> NoReturn:
@@ -297,6 +299,9 @@ class Machine:
         files.write_json(self.layout.app_json, self.spec.to_dict(), 0o600)
         files.delete(self.layout.wanted_json)
         self.undo.forget()
+        if self.spec.retry_bad and outcome == "good" and release.bad:
+            # It was tried again and survived.
+            history.mark(self.layout, release.id, None, self.who)
         self.state.note(self.layout, outcome, of or release.id, message)
 
     def prune(self) -> list[str]:

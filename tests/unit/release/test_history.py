@@ -167,7 +167,7 @@ def test_a_killed_run_is_told_by_its_last_step(
     history.note_killed(layout, state)
     entry = state.history[-1]
     assert (entry["outcome"], entry["release"], entry["who"]) == (outcome, of, "kate")
-    assert entry["message"] == f"ended at {step} by a kill; the next run went on"
+    assert entry["message"].startswith(f"ended at {step} by a kill; ")
 
 
 @pytest.mark.parametrize(

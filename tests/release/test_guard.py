@@ -1,0 +1,248 @@
+"""A release that is bad only once it serves: watched under a client, turned back, and remembered."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.systemd
+PORT = 8821
+SECONDS = 12
+# What it does with a request for /bad is all that differs between releases.
+APP = """\
+import os, signal, time
+
+VERSION = "{version}"
+KEPT = []
+
+
+def app(environ, start_response):
+    status = "200 OK"
+    if environ["PATH_INFO"] == "/bad":
+        {harm}
+    body = VERSION.encode()
+    start_response(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
+"""
+# Four lanes, half of them for /bad, each with a new connection per request, none of which is tried again.
+CLIENT = """\
+import http.client, json, pathlib, sys, threading, time
+
+port, stop, out = int(sys.argv[1]), pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
+seen = []
+
+
+def lane(path):
+    while not stop.exists():
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            seen.append([path, answer.status, answer.read().decode()[:40]])
+        except Exception as error:
+            seen.append([path, 0, repr(error)])
+        connection.close()
+        time.sleep(0.02)
+
+
+lanes = [threading.Thread(target=lane, args=(path,)) for path in ("/", "/bad") * 2]
+for one in lanes:
+    one.start()
+for one in lanes:
+    one.join()
+out.write_text(json.dumps(seen))
+"""
+
+
+class Client:
+    """Traffic on the host, from when it is made until :meth:`end`."""
+
+    def __init__(self, site: Any, port: int) -> None:
+        self.site = site
+        site.host.write("/run/client.py", CLIENT)
+        site.host.shell(
+            "rm -f /run/client.stop /run/client.json; systemctl reset-failed client 2>/dev/null || true; "
+            f"systemd-run --quiet --unit=client python3 /run/client.py {port} "
+            "/run/client.stop /run/client.json"
+        )
+
+    def end(self) -> list[tuple[str, int, str]]:
+        """Every request that was made: path, status (0: none came), body or error."""
+        self.site.host.shell("touch /run/client.stop")
+        self.site.wait_for("the client", "test -e /run/client.json", 60)
+        found = [tuple(one) for one in json.loads(self.site.host.read("/run/client.json"))]
+        self.site.host.shell("rm -f /run/client.*")
+        return found
+
+
+def tree(version: str, harm: str = 'status = os.environ.get("HARM", status)') -> dict[str, str]:
+    return {"main.py": APP.format(version=version, harm=harm)}
+
+
+@pytest.fixture(scope="module")
+def watched(site: Any) -> Iterator[dict[str, Any]]:
+    """An app whose release one is good and stays in force throughout this file."""
+    settings = {"workers": 2, "worker_class": "sync", "memory_max": "160MiB"}
+    spec = site.spec("watched", tree("one"), bind=f"127.0.0.1:{PORT}", settings=settings)
+    site.apply(spec)
+    spec["guard"] = {"seconds": SECONDS}
+    site.apply(spec)
+    yield spec
+    site.remove("watched")
+
+
+@pytest.fixture
+def client(site: Any, watched: dict[str, Any]) -> Iterator[Client]:
+    """A client that has been at release one for a while, so that there is something to compare with."""
+    client = Client(site, PORT)
+    time.sleep(2)
+    yield client
+    site.host.shell("touch /run/client.stop; systemctl stop client 2>/dev/null || true")
+
+
+ERRORS = 'status = "500 Internal Server Error"'
+HARM = {
+    "errors": (ERRORS, r"\d+(\.\d)? % of \d+ responses were errors \(before: 0 %\)"),
+    "slow": (
+        "time.sleep(0.7)",
+        r"95 % of \d+ responses took up to [\d.]+ m?s \(before: [\d.]+ ms; allowed: 3 times",
+    ),
+    "leak": (
+        'KEPT.append(bytearray(b"x" * (8 << 20)))',
+        r"the kernel killed \d+ process(es)? of it for memory",
+    ),
+    "crash": ("os._exit(3)", r"workers ended badly: \d+ crashed \(before: none in \d+ s\)"),
+    "death": ("os.kill(os.getppid(), signal.SIGKILL)", r"the service died and was started again once"),
+}
+
+
+@pytest.mark.parametrize("kind", HARM)
+def test_a_bad_release_is_turned_back_by_itself(
+    site: Any, watched: dict[str, Any], client: Client, kind: str
+) -> None:
+    harm, told = HARM[kind]
+    good = site.state("watched")["release"]
+    bad_spec = {**watched, "source": site.upload(tree("two", harm)), "who": "kate@laptop"}
+    answer = site.apply(bad_spec, check=False)
+    seen = client.end()
+    assert answer["failed"], answer
+    assert re.search(told, answer["msg"]), answer["msg"]
+    within = re.search(r", (\d+) s after the switch", answer["msg"])
+    assert within is not None, answer["msg"]
+    assert int(within[1]) <= SECONDS
+    assert "\n" not in answer["msg"]
+    # One serves again, and two is kept, marked and remembered.
+    state = site.state("watched")
+    assert (state["release"], state["run"]) == (good, {})
+    assert site.get(PORT, "/bad") == "one"
+    found = site.farrier("list", "watched")
+    run = found["history"][-1]
+    assert (run["outcome"], run["who"], run["from"]) == ("rolled back", "kate@laptop", good)
+    assert re.search(told, run["message"])
+    marked = {one["id"]: one["bad"] for one in found["releases"] if one["bad"]}
+    assert marked[run["release"]]["who"] == "guard"
+    assert re.search(told, marked[run["release"]]["why"])
+    # It is refused from now on, before anything changes; what serves is as it is wanted.
+    refused = site.refused(bad_spec)
+    assert run["release"] in refused
+    assert re.search(told, refused)
+    assert "--retry-bad" in refused
+    assert not site.apply(watched)["changed"]
+    # What failed was what two did to /bad, and nothing else.
+    lost = [one for one in seen if one[1] != 200]
+    if kind != "death":
+        assert [one for one in lost if one[0] != "/bad"] == []
+    if kind in ("errors", "slow"):
+        assert [one for one in lost if one[1:] != (500, "two")] == []
+    versions = [body for path, status, body in seen if status == 200]
+    assert {"one", "two"} <= set(versions)
+    assert versions[-1] == "one"
+
+
+def test_without_traffic_nobody_knows(site: Any, watched: dict[str, Any]) -> None:
+    good = site.state("watched")["release"]
+    silent = {**watched, "guard": {"seconds": 3}, "source": site.upload(tree("mute", ERRORS))}
+    began = time.monotonic()
+    answer = site.apply(silent)
+    assert time.monotonic() - began > 3
+    step = next(one for one in answer["steps"] if one["name"] == "guard")
+    assert step["seconds"] >= 3
+    assert site.get(PORT) == "mute"
+    site.farrier("rollback", "watched", "--to", good)
+
+
+def test_a_changed_environment_is_taken_back(site: Any, watched: dict[str, Any], client: Client) -> None:
+    """The release is not to blame: it serves again, with the environment that it had, and without a mark."""
+    good = site.state("watched")["release"]
+    harm = {**watched, "env": {"HARM": "500 Internal Server Error"}}
+    answer = site.apply(harm, check=False)
+    seen = client.end()
+    assert re.search(HARM["errors"][1], answer["msg"]), answer["msg"]
+    assert "what was changed was taken back" in answer["msg"]
+    assert [one for one in seen if one[1] not in (200, 500)] == []
+    state = site.state("watched")
+    assert state["release"] == good
+    assert "HARM" not in site.host.read(f"/etc/farrier/watched/{state['active']}/env")
+    assert not [
+        one for one in site.farrier("list", "watched")["releases"] if one["id"] == good and one["bad"]
+    ]
+    assert not site.apply(watched)["changed"]
+
+
+def test_the_release_before_was_no_better(site: Any, watched: dict[str, Any]) -> None:
+    good = site.state("watched")["release"]
+    silent = {**watched, "guard": {"seconds": 0}, "source": site.upload(tree("as-bad", ERRORS))}
+    site.apply(silent)
+    client = Client(site, PORT)
+    time.sleep(2)
+    answer = site.apply(
+        {**watched, "guard": {"seconds": 6}, "source": site.upload(tree("no-better", ERRORS))}
+    )
+    client.end()
+    assert not answer["failed"]
+    assert site.get(PORT) == "no-better"
+    site.farrier("rollback", "watched", "--to", good)
+
+
+@pytest.mark.parametrize("how", ["systemctl stop", "systemctl kill -s KILL"])
+def test_who_ends_the_watch_leaves_the_new_release(site: Any, watched: dict[str, Any], how: str) -> None:
+    version = "stopped" if "stop" in how else "killed"
+    spec = {**watched, "source": site.upload(tree(version)), "guard": {"seconds": 60}}
+    site.host.write("/run/watched.json", json.dumps(spec))
+    site.host.shell(
+        f"systemd-run --quiet --collect --unit=watched-apply -E PYTHONPATH={site.wheel} "
+        "python3 -m farrier release apply /run/watched.json"
+    )
+    site.wait_for("the guard", 'tail -n 3 /srv/watched/events.jsonl | grep -q \'"step": "guard"\'')
+    site.host.shell(f"{how} farrier-deploy-watched")
+    site.wait_for("its end", "! systemctl is-active farrier-deploy-watched", 30)
+    assert site.get(PORT) == version
+    # The next run finds it in force, and ends what was left.
+    answer = site.apply({**spec, "guard": {"seconds": 0}})
+    assert not answer["failed"]
+    assert site.get(PORT) == version
+    assert site.state("watched")["run"] == {}
+    runs = [run for run in site.farrier("list", "watched")["history"] if "ended at guard" in run["message"]]
+    assert runs, site.farrier("list", "watched")["history"][-2:]
+    assert runs[-1]["release"] == site.state("watched")["release"]
+    colours = site.host.shell("systemctl list-units 'watched@*' --plain --no-legend | grep -c running")
+    assert colours.strip() == "1"
+
+
+def test_a_first_release_has_nothing_to_go_back_to(site: Any) -> None:
+    spec = site.spec("fresh", tree("one", ERRORS), bind=f"127.0.0.1:{PORT + 1}")
+    spec |= {"settings": {"workers": 1}, "guard": {"seconds": SECONDS}}
+    client = Client(site, PORT + 1)
+    try:
+        answer = site.apply(spec)
+        assert [line for line in answer["warnings"] if "responses were errors" in line], answer["warnings"]
+        assert "there is no release to go back to" in answer["warnings"][0]
+        assert site.get(PORT + 1) == "one"
+    finally:
+        client.end()
+        site.remove("fresh")
