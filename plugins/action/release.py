@@ -22,4 +22,8 @@ class ActionModule(HostAction):
     def act(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Ask the host, and show its steps with -v."""
         arguments = {**self._task.args, "who": f"{getpass.getuser()}@{socket.gethostname()}"}
-        return self.ask(task_vars, f"/srv/{arguments.get('name')}", module_args=arguments)
+        # A host that cannot be reached is told at once; one that is lost later is asked again.
+        self._low_level_execute_command(":")
+        # To go back to the release before, asked twice, is to go back twice.
+        again = arguments.get("action") != "rollback" or bool(arguments.get("release"))
+        return self.ask(task_vars, f"/srv/{arguments.get('name')}", again, module_args=arguments)

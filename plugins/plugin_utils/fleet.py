@@ -1,7 +1,7 @@
 # Copyright: The Farrier project
 # GNU General Public License v3.0 or later (see https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One host of a play among the others: who migrates, and who is left alone when a host fails."""
+"""One host of a play: who migrates, who is left alone when one fails, and who is asked again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.farrier.web.plugins.plugin_utils.progress import followed, step_line
@@ -25,6 +25,8 @@ display = Display()
 
 #: Seconds for which the hosts of a batch give way to its first, where migrations are to run.
 GIVING_WAY = 1.0
+#: Seconds until a host whose connection was lost is asked again, each time.
+ASK_AGAIN = (1.0, 5.0, 15.0)
 #: Hosts that a line names; more are counted.
 NAMED = 3
 
@@ -133,7 +135,7 @@ def stopped_here(hosts: list[str]) -> str:
 
 
 class HostAction(ActionBase):
-    """An action on one host of a play: when it fails it says which hosts it leaves alone."""
+    """An action on one host of a play, which works on when the connection is lost."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Do it; a failure is told with what becomes of the other hosts."""
@@ -141,8 +143,8 @@ class HostAction(ActionBase):
         told = stopped_here(left_alone(self._task, task_vars or {}))
         try:
             result = self.act(task_vars or {})
-        except AnsibleActionFail as refused:
-            raise AnsibleActionFail(f"{refused.message}{told}") from None
+        except (AnsibleActionFail, AnsibleConnectionFailure) as refused:
+            raise type(refused)(f"{refused.message}{told}") from None
         if result.get("failed") and not self._task.ignore_errors:
             result["msg"] = f"{result.get('msg', 'it failed and said nothing')}{told}"
         return result
@@ -151,21 +153,51 @@ class HostAction(ActionBase):
         """What the action does. May raise AnsibleActionFail with one line for a person."""
         raise NotImplementedError
 
-    def ask(self, task_vars: dict[str, Any], root: str, **module: Any) -> dict[str, Any]:
+    def ask(self, task_vars: dict[str, Any], root: str, again: bool = True, **module: Any) -> dict[str, Any]:
         """Run the module, which waits for the host's run; with -v the run's steps are shown as they come.
 
-        ``root``: the folder of the app's releases on the host.
+        ``root``: the folder of the app's releases on the host. ``again``: whether asking once more, after the
+        connection was lost, only finds the run that is under way, or that it is over.
         """
-        if display.verbosity < 1 or self._task.check_mode:
-            return self._execute_module(task_vars=task_vars, **module)
         host = str(task_vars.get("inventory_hostname", ""))
+        if display.verbosity < 1 or self._task.check_mode:
+            return self._answer(host, again, {"task_vars": task_vars, **module})
 
         def say(line: str) -> None:
             display.v(line, host=host)
 
         with followed(self, f"{root}/events.jsonl", say) as told:
-            result = self._execute_module(task_vars=task_vars, **module)
+            result = self._answer(host, again, {"task_vars": task_vars, **module})
         for step in result.get("steps") or []:
             if step["name"] not in told and (step.get("changed") or step.get("detail")):
                 say(step_line(step))
         return result
+
+    def _answer(self, host: str, again: bool, module: dict[str, Any]) -> dict[str, Any]:
+        """The module's answer; where none comes it is asked anew, for the host has gone on by itself."""
+        lost = False
+        for pause in (*(ASK_AGAIN if again else ()), 0.0):
+            try:
+                result: dict[str, Any] = self._execute_module(**module)
+                why = _no_answer(result)
+            except AnsibleConnectionFailure as failure:
+                why = str(failure.message)
+            if not why:
+                # What was begun before the connection was lost may have changed the host.
+                return {**result, "changed": True} if lost and not result.get("failed") else result
+            lost = True
+            if pause:
+                display.warning(f"{host}: {why}; what was begun there goes on, asking again in {pause:g} s")
+                time.sleep(pause)
+                self._connection.reset()
+        raise AnsibleConnectionFailure(
+            f"{why}; what was begun on the host goes on there, and the next run says what came of it"
+        )
+
+
+def _no_answer(result: dict[str, Any]) -> str:
+    """Why there is no answer of the module in ``result``; empty if there is one."""
+    if not result.get("failed") or "module_stdout" not in result or str(result["module_stdout"]).strip():
+        return ""
+    said = str(result.get("module_stderr", "")).strip().splitlines()
+    return f"the connection ended without an answer{': ' + said[-1] if said else ''}"

@@ -27,12 +27,13 @@ class Reading:
 
     def __init__(self) -> None:
         self.told: set[str] = set()
-        self._last = 0.0
+        self._began = 0.0
+        self._seen: set[str] = set()
         self._under_way = ""
 
     def begin(self, now: float) -> None:
         """From the host's time ``now`` on; what was before belongs to other runs."""
-        self._last = now
+        self._began = now
 
     def lines(self, text: str) -> Iterator[str]:
         """The lines for events that are new in ``text``, the end of the host's events.jsonl."""
@@ -43,9 +44,9 @@ class Reading:
                 when, kind, step = float(event["t"]), event["event"], str(event.get("step", ""))
             except (ValueError, KeyError, TypeError):
                 continue  # a line cut in half, or of a shell
-            if when <= self._last:
+            if when < self._began or raw in self._seen:
                 continue
-            self._last = when
+            self._seen.add(raw)
             under_way = step if kind == "start" else "" if kind in ("done", "failed", "end") else under_way
             if kind == "done":
                 self.told.add(step)
