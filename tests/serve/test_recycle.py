@@ -1,4 +1,4 @@
-"""max_requests under farrier's arbiter: the replacement first where memory is kept for it, and nothing lost."""
+"""max_requests under farrier's arbiter: replacement first where memory is kept for it, and nothing lost."""
 
 from __future__ import annotations
 
