@@ -131,14 +131,18 @@ def trim(path: Path) -> None:
 
 
 def last_step(path: Path, run: str) -> str:
-    """The step that `run` was at when it was heard of last; empty where nothing is known of it."""
+    """The step that `run` was at when it was heard of last; empty where nothing is known of it.
+
+    What came after it to put things right tells its own step under the same name.
+    """
     found = ""
     try:
         with path.open(encoding="utf-8", errors="replace") as stream:
             for line in stream:
                 # A kill may have cut a line short.
                 if f'"run": "{run}"' in line and '"event": "start"' in line and line.endswith("}\n"):
-                    found = str(json.loads(line).get("step", ""))
+                    step = str(json.loads(line).get("step", ""))
+                    found = found if step == "recover" else step
     except (OSError, ValueError):
         pass
     return found

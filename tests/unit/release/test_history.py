@@ -161,7 +161,8 @@ def test_a_killed_run_is_told_by_its_last_step(
         '{"t": 1, "run": "run1", "event": "start", "step": "source"}',
         f'{{"t": 2, "run": "run1", "event": "start", "step": "{step}"}}',
         '{"t": 3, "run": "run2", "event": "start", "step": "prune"}',
-        '{"t": 4, "run": "run1", "event": "start", "st',
+        '{"t": 4, "run": "run1", "event": "start", "step": "recover"}',
+        '{"t": 5, "run": "run1", "event": "start", "st',
     ]
     layout.events.write_text("\n".join(lines))
     history.note_killed(layout, state)
