@@ -1,15 +1,18 @@
 """Gunicorn's threaded worker, with a stop that loses nothing.
 
-Gunicorn's own keeps a thread busy for up to 5 s with a connection that has not sent a byte, and drops it when
-that time ends during a stop; it decides in the middle of the main loop, waiting up to 2 s for each client,
-that a connection is closed; and it resets connections at ``max_requests`` (gunicorn #3038).
+Gunicorn's own keeps a thread busy for up to 5 s with a connection that has not sent a byte (with TLS for as
+long as the client likes) and drops it when that time ends during a stop; its main loop waits up to 2 s for
+each client whose connection it ends; and it resets connections at ``max_requests`` (gunicorn #3038).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
+import ssl
+import threading
 import time
 from collections import deque
 from functools import partial
@@ -26,6 +29,10 @@ from farrier.serve.workers.response import decide_late
 
 #: Seconds that a client has to close its side, once it has been told to.
 PARTING = 2.0
+#: Seconds that an ending process waits for threads that do not end.
+STUCK = 1.0
+#: What handle() returns of a connection that has no request yet.
+WAITS = object()
 
 
 class ThreadWorker(FarrierWorker, GunicornThreadWorker):
@@ -57,12 +64,29 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
                 raise
             return
         self.nr_conns += 1
-        conn = TConn(self.cfg, client, address, listener.getsockname())
-        conn.timeout = time.monotonic() + DEFAULT_WORKER_DATA_TIMEOUT + self.cfg.keepalive
-        if self.drain is not None:
-            conn.timeout = min(conn.timeout, time.monotonic() + self.drain.linger)
+        self._await_request(TConn(self.cfg, client, address, listener.getsockname()))
+
+    def _await_request(self, conn: Any) -> None:
+        """A connection without a request: the poller waits for its first byte."""
+        seconds = DEFAULT_WORKER_DATA_TIMEOUT + self.cfg.keepalive
+        conn.timeout = time.monotonic() + (seconds if self.drain is None else min(seconds, self.drain.linger))
+        conn.sock.setblocking(False)
         self.pending_conns.append(conn)
-        self.poller.register(client, EVENT_READ, partial(self.on_pending_socket_readable, conn))
+        self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def handle(self, conn: Any) -> Any:
+        """A TLS handshake is no request yet: its thread is free again until one begins to arrive."""
+        if self.cfg.is_ssl and not conn.initialized:
+            try:
+                conn.sock.setblocking(True)
+                conn.init()
+            except OSError as error:
+                if isinstance(error, ssl.SSLError) and error.args[0] != ssl.SSL_ERROR_EOF:
+                    self.handle_error(None, conn.sock, conn.client, error)
+                return False
+            if not (conn.is_http2 or conn.sock.pending() or has_bytes(conn.sock.fileno())):
+                return WAITS
+        return super().handle(conn)
 
     def enqueue_req(self, conn: Any) -> None:
         self.serving.add(conn)
@@ -70,8 +94,12 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
 
     def finish_request(self, conn: Any, fs: Any) -> None:
         self.serving.discard(conn)
-        if not fs.cancelled() and fs.exception() is None and not fs.result():
+        found = None if fs.cancelled() or fs.exception() else fs.result()
+        if found is False:
             self.part(conn)
+            return
+        if found is WAITS:
+            self._await_request(conn)
             return
         super().finish_request(conn, fs)
         if self.drain is not None and self.keepalived_conns and self.keepalived_conns[-1] is conn:
@@ -131,6 +159,18 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
         self.alive = False
         self._drain()
         self.tpool.shutdown(wait=False)
+        if self.serving:
+            self._end_for_sure()
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        self._end_for_sure()
+        super().handle_quit(sig, frame)
+
+    def _end_for_sure(self) -> None:
+        """The interpreter would wait for the requests of all threads before the process ends."""
+        end = threading.Timer(STUCK, os._exit, (0,))
+        end.daemon = True
+        end.start()
 
     def _drain(self) -> None:
         drain = self.drain = Drain(self.cfg.graceful_timeout, self.slot is not None and self.slot.alone)

@@ -149,8 +149,7 @@ class UvicornWorker(LoopWorker, Worker):
         return cycle is not None and cycle.response_complete
 
     async def _cut(self) -> None:
-        # Of what is cut uvicorn would log a traceback each; they are named already.
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        _hush()
         await super()._cut()
 
     def run(self) -> None:
@@ -165,6 +164,8 @@ class UvicornWorker(LoopWorker, Worker):
         finally:
             self.nr = self.served
             self.alive = False
+            if self.quick:
+                _hush()
             _close(loop)
 
     async def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -254,6 +255,11 @@ def has_more(connection: Any) -> bool:
             scope is not None and (cycle is None or scope is not cycle.scope)
         )
     return bool(connection.conn.trailing_data[0])
+
+
+def _hush() -> None:
+    """Of every request that is cut uvicorn would log a traceback; they are named already."""
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
 
 def _loop_factory(config: Any) -> Any:

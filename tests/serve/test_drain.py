@@ -1,0 +1,326 @@
+"""A graceful stop, seen by clients that look at every byte: who is answered, told, waited for, and let go."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import CLASSES, TERM, WSGI_CLASSES, Serve, Site, app_of
+
+#: Those that keep connections; sync closes each one after its response.
+KEEPING = tuple(one for one in CLASSES if one != "sync")
+
+WSGI = """
+import time
+def app(environ, start_response):
+    path, seconds = environ["PATH_INFO"], float(environ.get("QUERY_STRING") or 0)
+    if path == "/stream":
+        start_response("200 OK", [("Content-Type", "text/event-stream")])
+        return stream()
+    if path == "/early":
+        start_response("200 OK", [("Content-Length", "3")])
+        return early(seconds)
+    time.sleep(seconds)
+    body = b"one" if path == "/unread" else environ["wsgi.input"].read() or b"one"
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+def early(seconds):
+    yield b"o"
+    time.sleep(seconds)
+    yield b"ne"
+def stream():
+    try:
+        while True:
+            yield b"tick"
+            time.sleep(0.1)
+    finally:
+        open("tidied", "w").close()
+"""
+
+ASGI = """
+import asyncio
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                open("shut", "w").close()
+                return
+    path, seconds = scope["path"], float(scope["query_string"] or 0)
+    async def start(*headers):
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+    async def part(data, more=True):
+        await send({"type": "http.response.body", "body": data, "more_body": more})
+    if path == "/stream":
+        await start((b"content-type", b"text/event-stream"))
+        try:
+            while True:
+                await part(b"tick")
+                await asyncio.sleep(0.1)
+        finally:
+            open("tidied", "w").close()
+    if path == "/early":
+        await start((b"content-length", b"3"))
+        await part(b"o")
+        await asyncio.sleep(seconds)
+        await part(b"ne", False)
+        return
+    await asyncio.sleep(seconds)
+    body = b""
+    while path != "/unread":
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    body = body or b"one"
+    await start((b"content-length", str(len(body)).encode()))
+    await part(body, False)
+"""
+
+
+class Client:
+    """A connection that shows what really comes. ``answer()`` is "status connection body"."""
+
+    def __init__(self, address: tuple[str, int], tls: bool = False) -> None:
+        self.socket = socket.create_connection(address, timeout=10)
+        if tls:
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            self.socket = context.wrap_socket(self.socket)
+        self.file = self.socket.makefile("rb")
+
+    def send(self, data: str) -> None:
+        self.socket.sendall(data.replace("\n", "\r\n").encode())
+
+    def ask(self, path: str = "/", method: str = "GET") -> None:
+        self.send(f"{method} {path} HTTP/1.1\nHost: x\n\n")
+
+    def head(self) -> tuple[str, dict[str, str]]:
+        status = self.file.readline().decode().split()
+        headers = {}
+        while (line := self.file.readline()) not in (b"\r\n", b""):
+            name, value = line.decode().split(":", 1)
+            headers[name.lower()] = value.strip().lower()
+        return (status[1] if status else "nothing"), headers
+
+    def answer(self) -> str:
+        status, headers = self.head()
+        body = self.file.read(int(headers.get("content-length", 0))).decode()
+        return f"{status} {headers.get('connection', 'keep-alive')} {body}"
+
+    def end(self) -> bytes:
+        """What is left until FIN; an RST raises ConnectionResetError."""
+        return self.file.read()
+
+    def close(self) -> None:
+        self.file.close()
+        self.socket.close()
+
+
+class Stopping:
+    """One server, one worker, clients that are closed, and the stop."""
+
+    def __init__(self, serve: Serve, worker_class: str, tls: tuple[str, ...], **environ: str) -> None:
+        (serve.folder / "wsgi_app.py").write_text(WSGI)
+        (serve.folder / "asgi_app.py").write_text(ASGI)
+        self.tls = bool(tls)
+        threads = {"THREADS": "4"} if worker_class == "gthread" else {}
+        environ = {"WORKERS": "1", "GRACEFUL_TIMEOUT": "20", "KEEPALIVE": "60"} | threads | environ
+        self.site: Site = serve(app_of(worker_class), *tls, WORKER_CLASS=worker_class, **environ)
+        self.worker = serve.state()["workers"][0]["pid"]
+        self.clients: list[Client] = []
+        self.stopped = 0.0
+
+    def client(self, asked: bool = True) -> Client:
+        """A connection, with one request answered and kept alive if ``asked``."""
+        client = Client(self.site.address, self.tls)
+        self.clients.append(client)
+        if asked:
+            client.ask()
+            assert client.answer() == "200 keep-alive one"
+        return client
+
+    def stop(self, number: int = TERM) -> None:
+        self.stopped = time.monotonic()
+        self.site.signal(number)
+        self.site.event("stopping")
+        # The worker has the signal a moment after the master says so.
+        time.sleep(0.2)
+
+    @property
+    def seconds(self) -> float:
+        """Since the stop."""
+        return time.monotonic() - self.stopped
+
+    def ended_well(self) -> None:
+        assert self.site.wait(30) == 0
+        assert not [line for line in self.site.lines if '"severity": "ERROR"' in line or "Traceback" in line]
+
+
+@pytest.fixture(params=["plain", "tls"])
+def arguments(request: pytest.FixtureRequest, certificate: tuple[str, str]) -> tuple[str, ...]:
+    return () if request.param == "plain" else ("--certfile", certificate[0], "--keyfile", certificate[1])
+
+
+@contextlib.contextmanager
+def stopping(
+    serve: Serve, worker_class: str, tls: tuple[str, ...] = (), **environ: str
+) -> Iterator[Stopping]:
+    made = Stopping(serve, worker_class, tls, **environ)
+    try:
+        yield made
+    finally:
+        for client in made.clients:
+            client.close()
+
+
+@pytest.mark.parametrize("worker_class", KEEPING)
+def test_every_client_is_answered_and_told(
+    serve: Serve, worker_class: str, arguments: tuple[str, ...]
+) -> None:
+    """One connection in each state that it can be in when the stop comes."""
+    with stopping(serve, worker_class, arguments) as site:
+        idle, asks, in_hand, headed, head, body, waits, unread = (site.client() for _ in range(8))
+        fresh, silent = site.client(asked=False), site.client(asked=False)
+        in_hand.ask("/slow?1")
+        headed.ask("/early?1")
+        assert headed.head()[1].get("connection", "keep-alive") == "keep-alive"
+        head.send("GET / HTTP/1.1\nHo")
+        body.send("POST / HTTP/1.1\nHost: x\nContent-Length: 8\n\nhalf")
+        time.sleep(0.3)
+        site.stop()
+        # Its headers were not sent when the stop came.
+        assert in_hand.answer() == "200 close one"
+        assert 0.5 < site.seconds < 2
+        # Its headers had promised to keep the connection: another request on it is answered.
+        assert headed.file.read(3) == b"one"
+        headed.ask()
+        assert headed.answer() == "200 close one"
+        asks.ask()
+        assert asks.answer() == "200 close one"
+        fresh.ask()
+        assert fresh.answer() == "200 close one"
+        waits.send("POST / HTTP/1.1\nHost: x\nContent-Length: 4\nExpect: 100-continue\n\n")
+        assert waits.head()[0] == "100"
+        waits.send("body")
+        assert waits.answer() == "200 close body"
+        unread.send(f"POST /unread HTTP/1.1\nHost: x\nContent-Length: 200000\n\n{'x' * 200_000}")
+        assert unread.answer().endswith(" one")
+        # Idle ones have the linger, and one that never asked as well.
+        assert idle.end() == b"" and silent.end() == b""
+        assert 2.5 < site.seconds < 4.5
+        # What began to arrive is waited for beyond it.
+        head.send("st: x\n\n")
+        assert head.answer() == "200 close one"
+        body.send("half")
+        assert body.answer() == "200 close halfhalf"
+        for one in (in_hand, headed, asks, fresh, waits, head, body):
+            assert one.end() == b""
+        unread.end()
+        site.ended_well()
+
+
+@pytest.mark.parametrize("worker_class", KEEPING)
+def test_what_was_sent_behind_a_request_is_answered(serve: Serve, worker_class: str) -> None:
+    """Pipelined requests that are here when the close would be announced: the last one announces it."""
+    with stopping(serve, worker_class) as site:
+        client = site.client()
+        client.send(
+            "GET /slow?0.6 HTTP/1.1\nHost: x\n\nGET / HTTP/1.1\nHost: x\n\nGET / HTTP/1.1\nHost: x\n\n"
+        )
+        time.sleep(0.2)
+        site.stop()
+        assert client.answer() == "200 keep-alive one"
+        assert client.answer() == "200 keep-alive one"
+        assert client.answer() == "200 close one"
+        assert client.end() == b""
+        site.ended_well()
+
+
+@pytest.mark.parametrize("worker_class", KEEPING)
+def test_a_promise_made_long_ago_has_the_linger_too(serve: Serve, worker_class: str) -> None:
+    """A response that began before the stop ends after the linger: its client may go on all the same."""
+    with stopping(serve, worker_class) as site:
+        client = site.client()
+        client.ask("/early?4")
+        client.head()
+        site.stop()
+        assert client.file.read(3) == b"one"
+        assert site.seconds > 3.5
+        time.sleep(1)
+        client.ask()
+        assert client.answer() == "200 close one"
+        site.ended_well()
+
+
+@pytest.mark.parametrize("worker_class", KEEPING)
+def test_a_stream_has_the_grace_and_then_a_clean_end(serve: Serve, worker_class: str) -> None:
+    """The app's ``finally`` runs, the client sees FIN without a last chunk, the log names the request."""
+    with stopping(serve, worker_class, GRACEFUL_TIMEOUT="4") as site:
+        client = site.client(asked=False)
+        client.ask("/stream")
+        assert client.head()[1]["transfer-encoding"] == "chunked"
+        # As at a HUP: when all stops, the master waits for last words half a second.
+        os.kill(site.worker, TERM)
+        began = time.monotonic()
+        rest = client.end()
+        assert 3.7 < time.monotonic() - began < 4.7
+        assert rest.endswith(b"4\r\ntick\r\n") and not rest.endswith(b"0\r\n\r\n")
+        cut = site.site.event("requests_cut")
+        assert [one["request"] for one in cut["requests_in_hand"]] == ["GET /stream"]
+        site.site.event("worker_ended", worker=site.worker)
+        assert (serve.folder / "tidied").exists()
+        if worker_class not in WSGI_CLASSES:
+            assert (serve.folder / "shut").exists()
+        assert "Traceback" not in site.site.text
+
+
+@pytest.mark.parametrize("worker_class", CLASSES)
+def test_an_idle_worker_ends_at_once(serve: Serve, worker_class: str) -> None:
+    with stopping(serve, worker_class) as site:
+        assert site.site.get()[0] == 200
+        site.stop()
+        site.ended_well()
+        assert site.seconds < 1.5
+
+
+@pytest.mark.parametrize("worker_class", CLASSES)
+def test_a_quick_stop_drops(serve: Serve, worker_class: str) -> None:
+    with stopping(serve, worker_class) as site:
+        client = site.client(asked=False)
+        client.ask("/slow?15")
+        time.sleep(0.3)
+        site.stop(signal.SIGQUIT)
+        with contextlib.suppress(ConnectionResetError):
+            assert b"one" not in client.end()
+        assert site.site.wait() == 0
+        assert site.seconds < 4
+        assert site.site.event("worker_int")["requests_in_hand"][0]["request"] == "GET /slow?15"
+
+
+@pytest.mark.parametrize("worker_class", KEEPING)
+def test_draining_takes_no_processor(serve: Serve, worker_class: str) -> None:
+    """Three seconds of linger with one idle client cost little."""
+    with stopping(serve, worker_class) as site:
+        site.client()
+        used = processor(site.worker)
+        site.stop()
+        time.sleep(2)
+        assert processor(site.worker) - used < 0.3
+
+
+def processor(pid: int) -> float:
+    """Seconds that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
