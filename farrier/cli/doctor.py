@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from farrier.cli import apps
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from farrier.doctor import Finding
 
 MARKS = {"ok": "ok   ", "look": "look ", "wrong": "WRONG", "unknown": "?    "}
+# Arbiters tell their figures once a second: long enough to see what is answered now.
+WATCH_SECONDS = 2.0
 COLOURS = {"ok": "32", "look": "33", "wrong": "31;1", "unknown": "2"}
 
 
@@ -32,13 +35,16 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     from farrier.doctor import examine
-    from farrier.doctor.collect import collect, collect_here
+    from farrier.doctor.collect import again, collect, collect_here
 
     names = apps.chosen(args.app)
-    found = {name: examine(collect(name)) for name in names}
+    looked = [collect(name) for name in names] or [collect_here(os.environ)]
+    if any(one.traffic for one in looked):
+        time.sleep(WATCH_SECONDS)
+    seen = [again(one) for one in looked]
+    found = {one.name: examine(one) for one in seen}
     if not names:
-        here = collect_here(os.environ)
-        findings = examine(here)
+        here, findings = seen[0], found[seen[0].name]
         if here.pid is None:
             where = "FARRIER_RUN_DIR is not set" if not os.environ.get("FARRIER_RUN_DIR") else "none runs"
             print(f"No app of farrier's here (looked in {ETC}; {where}): only the machine is examined.")

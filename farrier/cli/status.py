@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
     from farrier.doctor import Snapshot
 
 
+# Ends of workers that nobody asked for.
+BAD_ENDINGS = ("killed for memory", "crashed", "timed out", "failed to boot")
+
+
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "status",
         help="what runs here now",
         description="Shows each app that farrier deployed to this host: release, instance, workers, memory, "
-        "queue.",
+        "queue, traffic, and how the last deploy went or the one under way goes.",
     )
     parser.add_argument("app", nargs="?", metavar="NAME", help="one app (default: all of this host)")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
@@ -33,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if not names:
         from farrier.doctor.collect import collect_here, state_here
 
-        running = state_here(os.environ)
+        _, running = state_here(os.environ)
         if not running:
             print(f"No app of farrier's here (looked in {ETC} and in FARRIER_RUN_DIR).")
             return 0
@@ -88,13 +93,44 @@ def describe(
         "queue": snapshot.queue_depth,
         "queue_limit": snapshot.queue_limit,
         "health": None if snapshot.health is None else snapshot.health[1],
-        "deploying": deploying(snapshot),
+        "strategy": (snapshot.plan or {}).get("strategy"),
+        "traffic": traffic(snapshot),
+        "endings": {name: count for name, count in snapshot.endings.items() if count},
+        "last_reload": snapshot.last_reload,
+        "last_deploy": snapshot.last,
+        "deploying": snapshot.lock_age is not None,
+        "deploy": under_way(snapshot),
+        "colours": [asdict(colour) for colour in snapshot.colours],
     }
 
 
-def deploying(snapshot: Snapshot) -> bool:
-    """Whether a deploy holds the app's lock now."""
-    return snapshot.lock_age is not None
+def traffic(snapshot: Snapshot) -> dict[str, Any] | None:
+    """What the serving colour has answered since it started; None where it does not count."""
+    found = snapshot.traffic
+    if found is None:
+        return None
+    return {
+        "requests": found.requests,
+        "errors": found.errors,
+        "error_share": found.share,
+        "p50_seconds": found.quantile(0.5),
+        "p95_seconds": found.quantile(0.95),
+    }
+
+
+def under_way(snapshot: Snapshot) -> dict[str, Any] | None:
+    """The deploy that holds the app's lock now: who, for how long, and at which step."""
+    if snapshot.lock_age is None:
+        return None
+    run = snapshot.run
+    return {
+        "who": run.get("who"),
+        "seconds": snapshot.lock_age,
+        "step": snapshot.step or run.get("phase"),
+        "action": run.get("action"),
+        "strategy": run.get("strategy"),
+        "release": run.get("candidate"),
+    }
 
 
 def uptime(started: float | str | None) -> float | None:
@@ -130,11 +166,70 @@ def render(one: dict[str, Any]) -> str:
     if verdict:
         lines.append(
             f"  plan       {verdict.get('level')} for a {verdict.get('serves')} "
-            f"({verdict.get('users')} users); farrier explain says why"
+            f"({verdict.get('users')} users), deploys by {one['strategy']}; farrier explain says why"
         )
-    if one["deploying"]:
-        lines.append(f"  deploy     in progress: journalctl -fu farrier-deploy-{one['app']}")
+    lines += [*served(one), *deploys(one)]
     return "\n".join(lines)
+
+
+def served(one: dict[str, Any]) -> Iterator[str]:
+    """What the serving colour answered, and what of it went wrong."""
+    found = one["traffic"]
+    if found:
+        quick = ", ".join(
+            f"{name} {milliseconds(found[key])}"
+            for name, key in (("p50", "p50_seconds"), ("p95", "p95_seconds"))
+            if found[key] is not None
+        )
+        yield (
+            f"  traffic    {found['requests']} requests since it started, {found['error_share']:.2%} errors"
+            f"{', ' if quick else ''}{quick}"
+        )
+    bad = [f"{one['endings'][name]} {name}" for name in BAD_ENDINGS if name in one["endings"]]
+    if bad:
+        yield f"  endings    workers: {', '.join(bad)}; farrier doctor says what to do"
+    refused = (one["last_reload"] or {}).get("refused")
+    if refused:
+        yield f"  reload     the last one was refused: {refused}"
+
+
+def deploys(one: dict[str, Any]) -> Iterator[str]:
+    """How the last deploy went, and the one that is under way."""
+    if one["last_deploy"]:
+        yield f"  last       {outcome(one['last_deploy'])}"
+    now = one["deploy"]
+    if now:
+        what = " of ".join(word for word in (now["action"] or "deploy", now["release"]) if word)
+        since = f"for {duration(now['seconds'])}, at {now['step'] or 'its start'}"
+        log = f"journalctl -fu farrier-deploy-{one['app']}"
+        yield f"  deploy     {what} by {now['who'] or 'somebody'} {since}: {log}"
+    if len(one["colours"]) < 2:
+        return
+    for colour in one["colours"]:
+        mark = "serves" if colour["name"] == one["instance"] else "is beside it"
+        workers = f"{colour['ready']} of {known(colour['wanted'])} workers ready"
+        release = f"release {colour['release'] or '?'} ({colour['state']})"
+        yield f"  {colour['name']:<11}{mark}, {workers}, {release}"
+
+
+def outcome(entry: Mapping[str, Any]) -> str:
+    """One entry of the history in a line; entries of older versions have fewer keys."""
+    how = str(entry.get("outcome") or "?")
+    words = [
+        how if how == "good" else how.upper(),
+        " of ".join(word for word in (entry.get("action") or "deploy", entry.get("release")) if word),
+        f"by {entry['strategy']}" if entry.get("strategy") else "",
+        f"{str(entry.get('time') or '?')[:16].replace('T', ' ')} UTC",
+        entry.get("who") or "",
+        duration(entry["seconds"]) if entry.get("seconds") is not None else "",
+        entry.get("message") or "",
+    ]
+    return ", ".join(word for word in words if word)
+
+
+def milliseconds(seconds: float) -> str:
+    """A latency as people read it: 8 ms, 1.2 s."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def known(value: int | None) -> str:

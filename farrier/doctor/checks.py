@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from farrier.doctor.snapshot import Snapshot
 from farrier.sizing import format_bytes
+from farrier.sizing.units import counted
 
 Level = Literal["ok", "look", "wrong", "unknown"]
 
@@ -18,6 +19,11 @@ TMP_ROOM_BYTES = 8 * MIB
 # Use above this share of a limit leaves no room for one burst of requests (first estimate).
 MEMORY_NEAR = 0.9
 FILES_NEAR = 0.8
+# The share of errors that the guard of a deploy takes for bad as well, and the least requests to tell one.
+ERRORS_SHARE = 0.05
+REQUESTS_LEAST = 20
+# Ends of workers that nobody asked for, by the arbiter's words; kills for memory are the memory check's.
+BROKEN = ("crashed", "timed out", "failed to boot")
 # A deploy holds the lock while it builds; half an hour is longer than any build seen in the tests.
 LOCK_OLD_SECONDS = 1800
 
@@ -79,7 +85,53 @@ def workers(s: Snapshot) -> Finding:
             f"{ready} of {want} workers are ready",
             f"{s.logs} shows what the others wait for",
         )
+    has = s.workers_wanted
+    if has is not None and has != want and s.lock_age is None:
+        signal, count = ("TTIN", want - has) if has < want else ("TTOU", has - want)
+        return Finding(
+            "workers",
+            "look",
+            f"it has {has} workers where {want} are planned: a rolling exchange was cut, or TTIN and TTOU",
+            f"{s.signal(signal)}{f', {count} times' if count > 1 else ''}",
+        )
     return Finding("workers", "ok", f"{ready} of {want} workers are ready")
+
+
+def endings(s: Snapshot) -> Finding:
+    if s.traffic is None and not s.endings:
+        return Finding("endings", "unknown", "the server does not tell how its workers ended")
+    told = [f"{s.endings[name]} {name}" for name in BROKEN if s.endings.get(name)]
+    if told:
+        return Finding(
+            "endings",
+            "look",
+            f"workers ended since the server started: {', '.join(told)}",
+            f"{s.logs} names each with the requests that it had in hand (worker_ended, worker_timeout)",
+        )
+    return Finding("endings", "ok", "no worker crashed, hung or failed to boot")
+
+
+def errors(s: Snapshot) -> Finding:
+    if s.traffic is None:
+        return Finding("errors", "unknown", "the server does not count its answers")
+    recent = s.recent if s.recent and s.recent.requests >= REQUESTS_LEAST else None
+    now, when = (recent, "while doctor looked") if recent else (s.traffic, "since the server started")
+    seen = f"{now.errors} errors in {counted(now.requests, 'request')} {when} ({now.share:.1%})"
+    if now.requests >= REQUESTS_LEAST and now.share > ERRORS_SHARE:
+        back = f"; farrier release rollback {s.name} goes back to {s.rollback}" if s.rollback else ""
+        return Finding("errors", "wrong" if recent else "look", seen, f"{s.logs} shows them{back}")
+    return Finding("errors", "ok", seen)
+
+
+def reload(s: Snapshot) -> Finding:
+    refused = (s.last_reload or {}).get("refused")
+    if not refused:
+        return Finding("reload", "ok", "none was refused")
+    again = f"farrier release reload {s.name}" if s.deployed else s.reload
+    return Finding(
+        "reload", "look", f"the last reload was refused, the settings before it hold: {refused}",
+        f"mend that, then {again}",
+    )  # fmt: skip
 
 
 def settings_in_force(s: Snapshot) -> Finding:
@@ -193,6 +245,19 @@ def backlog(s: Snapshot) -> Finding:
     return Finding("backlog", "ok", seen)
 
 
+def overflow(s: Snapshot) -> Finding:
+    if s.overflows is None:
+        return Finding("overflow", "unknown", "this kernel does not tell of full listen queues")
+    if s.overflows_recent:
+        return Finding(
+            "overflow",
+            "wrong",
+            f"{counted(s.overflows_recent, 'connection')} met a full listen queue of this host meanwhile",
+            "ss -ltn shows whose Recv-Q stands at its Send-Q; if it is this app's: farrier explain workers",
+        )
+    return Finding("overflow", "ok", f"no listen queue is full (since the boot: {s.overflows} connections)")
+
+
 def descriptors(s: Snapshot) -> Finding:
     if s.files_limit is None or s.files_open is None:
         return Finding("descriptors", "unknown", "the arbiter's limits could not be read (root can)")
@@ -268,14 +333,59 @@ def health(s: Snapshot) -> Finding:
 
 
 def deploy(s: Snapshot) -> Finding:
-    if s.cut_off is not None and s.lock_age is None:
-        return Finding(
-            "deploy",
-            "look",
-            f"the last deploy was cut off at '{s.cut_off}'; the release before it serves",
-            "run the playbook again: it goes on from there, or goes back first",
-        )
+    mend = f"the next deploy goes on from there; now: farrier release recover {s.name}"
+    left = f"; left over: {', '.join(s.leftovers)}" if s.leftovers else ""
+    if s.cut_off is not None:
+        serves = "the new release serves already" if s.cut_off == "switched" else "what served before serves"
+        step = s.step or s.cut_off
+        return Finding("deploy", "look", f"the last deploy was cut off at '{step}'; {serves}{left}", mend)
+    if left:
+        return Finding("deploy", "look", f"a killed deploy has left files behind{left}", mend)
     return Finding("deploy", "ok", "none was cut off")
+
+
+def last_deploy(s: Snapshot) -> Finding:
+    if s.last is None:
+        return Finding("last deploy", "ok", "none is remembered")
+    outcome, release = str(s.last.get("outcome")), s.last.get("release") or "a release"
+    told = f": {s.last['message']}" if s.last.get("message") else ""
+    if outcome == "failed":
+        return Finding(
+            "last deploy",
+            "look",
+            f"the last one failed{told}",
+            f"mend that and deploy again; {s.release or 'nothing'} serves; farrier release list {s.name}",
+        )
+    if outcome == "rolled back":
+        return Finding(
+            "last deploy",
+            "look",
+            f"the last one, {release}, was rolled back{told}",
+            f"mend it and deploy again ({s.release} serves); the same once more needs retry_bad: true",
+        )
+    return Finding("last deploy", "ok", f"the last one was {outcome}{told}")
+
+
+def releases(s: Snapshot) -> Finding:
+    if s.release is not None and s.release in s.bad:
+        others = f"farrier release rollback {s.name} goes back to {s.rollback}" if s.rollback else ""
+        return Finding(
+            "releases",
+            "wrong",
+            f"{s.release}, which serves, is marked as bad: {s.bad[s.release]}",
+            others or f"deploy a good one, or farrier release mark {s.name} {s.release} --good",
+        )
+    if not s.bad:
+        return Finding("releases", "ok", "none is marked as bad")
+    marked = "; ".join(f"{name}: {why}" for name, why in s.bad.items())
+    if s.rollback is None:
+        return Finding(
+            "releases",
+            "look",
+            f"no good release is left to go back to; bad are {marked}",
+            f"farrier release mark {s.name} RELEASE --good for one that is not",
+        )
+    return Finding("releases", "ok", f"a rollback would take {s.rollback}, never the bad {marked}")
 
 
 def colours(s: Snapshot) -> Finding:
@@ -286,6 +396,8 @@ def colours(s: Snapshot) -> Finding:
             f"{s.second} runs beside {s.name}@{s.instance}: both answer, perhaps with different releases",
             f"systemctl stop {s.second}",
         )
+    if len(s.colours) > 1:
+        return Finding("colours", "ok", "two run, while a deploy exchanges them")
     return Finding("colours", "ok", "one colour runs")
 
 
@@ -316,17 +428,23 @@ CHECKS: tuple[Check, ...] = (
     running,
     workers,
     health,
+    errors,
+    endings,
     settings_in_force,
+    reload,
     memory,
     limits,
     machine,
     swap,
     backlog,
+    overflow,
     descriptors,
     heartbeat,
     disk,
     lock,
     deploy,
+    last_deploy,
+    releases,
     colours,
     account,
     neighbours,

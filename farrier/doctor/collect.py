@@ -11,25 +11,32 @@ from typing import TYPE_CHECKING, Any
 
 from farrier.cli import apps
 from farrier.doctor import snapshot as see
-from farrier.doctor.snapshot import Snapshot
+from farrier.doctor.snapshot import Colour, Snapshot
 
 if TYPE_CHECKING:
     from farrier.release.layout import Layout
     from farrier.release.spec import Spec
+    from farrier.release.state import State
 
 
 def collect(name: str) -> Snapshot:
     """One app as it is now; what cannot be read stays ``None``."""
+    from farrier.release.state import State
+
     spec = apps.spec(name)
     layout = apps.layout(name)
-    state = see.read_json(layout.state_json) or {}
-    instance = state.get("active")
-    running: Mapping[str, Any] = see.read_json(layout.run_dir / f"{instance}.json") or {}
+    state = State.load(layout)
+    instance = state.active
+    state_file = layout.run_dir / f"{instance}.json"
+    running: Mapping[str, Any] = see.read_json(state_file) or {}
+    age = lock_age(layout)
     unit = see.systemctl_show(layout.service(instance) if instance else layout.socket)
     group = unit.get("ControlGroup") or ""
     limit, used, kills = see.cgroup_memory(group) if group else (None, None, None)
     return replace(
         server(name, running, int(unit.get("MainPID") or 0) or None, spec.bind),
+        **deploys(layout, state, age),
+        state_file=state_file,
         plan=see.read_json(layout.current / "plan.json"),
         instance=instance,
         unit=unit,
@@ -38,15 +45,54 @@ def collect(name: str) -> Snapshot:
         oom_kills=kills,
         disk_free=see.free_bytes(str(layout.root)),
         release_size=tree_size(layout.current),
-        lock_age=lock_age(layout),
+        lock_age=age,
         # A request would start what somebody stopped: the socket wakes it.
         health=ask(health_url(spec)) if unit.get("ActiveState") == "active" else None,
-        cut_off=(state.get("run") or {}).get("phase"),
         second=second_colour(layout, instance),
         account=unknown_account(spec),
         together=sum(expected_of(other) for other in apps.deployed()),
         neighbours=tuple(other for other in apps.deployed() if other != name),
     )
+
+
+def again(before: Snapshot) -> Snapshot:
+    """The same snapshot with what was answered, and what met a full queue, since it was taken."""
+    running = (see.read_json(before.state_file) if before.state_file else None) or {}
+    now, overflows = see.traffic_of(running), see.listen_overflows()
+    grown = None if overflows is None or before.overflows is None else overflows - before.overflows
+    recent = now.since(before.traffic) if now and before.traffic else None
+    return replace(before, recent=recent, overflows_recent=grown)
+
+
+def deploys(layout: Layout, state: State, locked: float | None) -> dict[str, Any]:
+    """What state.json and the releases tell of deploys, and which colours run."""
+    from farrier.release import events, history
+    from farrier.release.layout import COLOURS
+    from farrier.release.state import releases
+
+    drop_ins = (layout.candidate_drop_in(colour) for colour in COLOURS)
+    left = [str(path) for path in (*drop_ins, layout.undo) if path.exists()] if locked is None else []
+    return {
+        "run": state.run,
+        "step": events.last_step(layout.events, str(state.run.get("id", ""))) if state.run else None,
+        "leftovers": tuple(left),
+        "last": state.history[-1] if state.history else None,
+        "bad": {one.id: history.told(one.bad) for one in releases(layout) if one.bad},
+        "release": state.release,
+        "rollback": history.rollback_target(layout, state),
+        "colours": tuple(one for colour in COLOURS if (one := colour_of(layout, colour))),
+    }
+
+
+def colour_of(layout: Layout, name: str) -> Colour | None:
+    """One colour, if its service is anything but stopped."""
+    state = see.systemctl_show(layout.service(name)).get("ActiveState")
+    if state in (None, "inactive", "failed"):
+        return None
+    running = see.read_json(layout.run_dir / f"{name}.json") or {}
+    ready = sum(1 for worker in running.get("workers") or () if worker.get("ready"))
+    release = running.get("release") or layout.link(name).resolve().name
+    return Colour(name, state, release, ready, running.get("workers_wanted"))
 
 
 def server(name: str, running: Mapping[str, Any], pid: int | None, bind: str) -> Snapshot:
@@ -60,6 +106,11 @@ def server(name: str, running: Mapping[str, Any], pid: int | None, bind: str) ->
         name=name,
         in_force=in_force,
         workers=tuple(running.get("workers") or ()),
+        workers_wanted=running.get("workers_wanted"),
+        traffic=see.traffic_of(running),
+        endings=running.get("endings") or {},
+        last_reload=running.get("last_reload"),
+        overflows=see.listen_overflows(),
         machine_memory=memory.get("MemTotal"),
         machine_available=memory.get("MemAvailable"),
         swap=memory.get("SwapTotal"),
@@ -118,7 +169,7 @@ def collect_here(environ: Mapping[str, str]) -> Snapshot:
     """
     from farrier.sizing import read_budget
 
-    running = state_here(environ)
+    state_file, running = state_here(environ)
     budget = read_budget()
     held = budget.scope == "container"
     _, used, kills = see.cgroup_memory("/") if held else (None, None, None)
@@ -143,17 +194,18 @@ def collect_here(environ: Mapping[str, str]) -> Snapshot:
         health=ask(url_of(listener, environ.get("FARRIER_HEALTH_PATH", "/health"))),
         deployed=False,
         pid=pid,
+        state_file=state_file,
     )
 
 
-def state_here(environ: Mapping[str, str]) -> Mapping[str, Any]:
-    """What the master wrote to ``FARRIER_RUN_DIR``; empty where there is none or its process is gone."""
+def state_here(environ: Mapping[str, str]) -> tuple[Path | None, Mapping[str, Any]]:
+    """What the master wrote to ``FARRIER_RUN_DIR``, and where; empty where its process is gone."""
     folder = environ.get("FARRIER_RUN_DIR")
     for path in sorted(Path(folder).glob("*.json")) if folder else ():
         found: Mapping[str, Any] = see.read_json(path) or {}
         if "pid" in found and Path("/proc", str(found["pid"])).exists():
-            return found
-    return {}
+            return path, found
+    return None, {}
 
 
 def plan_here(environ: Mapping[str, str]) -> Mapping[str, Any] | None:

@@ -15,6 +15,45 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Traffic:
+    """What one arbiter's workers answered, ended ones included."""
+
+    requests: int
+    errors: int  # status 500 and above, or no answer at all
+    bounds: tuple[float, ...] = ()  # upper bounds of the latency histogram, seconds
+    counts: tuple[int, ...] = ()  # one more than bounds
+
+    @property
+    def share(self) -> float:
+        """The share of errors."""
+        return self.errors / self.requests if self.requests else 0.0
+
+    def quantile(self, share: float) -> float | None:
+        """Seconds that this share of the requests did not exceed; None where none is known."""
+        from farrier.release.guard import quantile
+
+        return quantile(self.bounds, self.counts, share) if len(self.counts) == len(self.bounds) + 1 else None
+
+    def since(self, before: Traffic) -> Traffic | None:
+        """What came after ``before``; None where another arbiter has begun to count."""
+        if self.requests < before.requests or self.bounds != before.bounds:
+            return None
+        counts = tuple(now - then for now, then in zip(self.counts, before.counts, strict=True))
+        return Traffic(self.requests - before.requests, self.errors - before.errors, self.bounds, counts)
+
+
+@dataclass(frozen=True)
+class Colour:
+    """One colour that runs, as its unit and its arbiter say."""
+
+    name: str
+    state: str  # systemd's ActiveState
+    release: str | None = None
+    ready: int = 0
+    wanted: int | None = None
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """One app as it is now. Sizes in bytes, times in seconds."""
 
@@ -42,7 +81,22 @@ class Snapshot:
     release_size: int | None = None
     lock_age: float | None = None
     health: tuple[bool, str] | None = None  # answered well, the line
-    cut_off: str | None = None  # the step at which a deploy was ended, and nobody went on
+    run: Mapping[str, Any] = field(default_factory=dict)  # state.json's: a deploy that has not ended
+    step: str | None = None  # at which the run under way is
+    leftovers: tuple[str, ...] = ()  # files of a run that nobody holds the lock for
+    last: Mapping[str, Any] | None = None  # the newest entry of state.json's history
+    bad: Mapping[str, str] = field(default_factory=dict)  # releases that must not serve again, and why
+    release: str | None = None  # the one that serves
+    rollback: str | None = None  # the one that a rollback takes
+    colours: tuple[Colour, ...] = ()  # those that run
+    workers_wanted: int | None = None  # by the arbiter, after TTIN and TTOU
+    traffic: Traffic | None = None  # since the arbiter started
+    recent: Traffic | None = None  # while doctor looked
+    endings: Mapping[str, int] = field(default_factory=dict)  # of workers, by the arbiter's words
+    last_reload: Mapping[str, Any] | None = None
+    overflows: int | None = None  # connections that met a full listen queue, on this whole host
+    overflows_recent: int | None = None  # while doctor looked
+    state_file: Path | None = None  # the arbiter's
     second: str | None = None  # a colour that runs although the other one is the active one
     account: str | None = None  # a user or group of the unit that this host does not know
     together: int | None = None  # what all apps of this host are expected to take in a deploy of theirs
@@ -56,9 +110,20 @@ class Snapshot:
         return f"journalctl -u {self.name}@{self.instance} -n 50" if self.deployed else "its own log"
 
     @property
+    def cut_off(self) -> str | None:
+        """The phase at which a deploy was ended, where nobody went on."""
+        return None if self.lock_age is not None else self.run.get("phase")
+
+    @property
     def reload(self) -> str:
         """The command that makes it read its settings again."""
         return f"systemctl reload {self.name}@{self.instance}" if self.deployed else f"kill -HUP {self.pid}"
+
+    def signal(self, name: str) -> str:
+        """The command that sends the arbiter a signal."""
+        if not self.deployed:
+            return f"kill -{name} {self.pid}"
+        return f"systemctl kill --kill-whom=main -s {name} {self.name}@{self.instance}"
 
     @property
     def reopen(self) -> str:
@@ -80,6 +145,27 @@ def read_json(path: Path) -> Any | None:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         return None
+
+
+def traffic_of(running: Mapping[str, Any]) -> Traffic | None:
+    """What an arbiter's state file says; None where its version does not tell."""
+    told = running.get("traffic") or {}
+    latency = told.get("latency") or {}
+    if "requests" not in told:
+        return None
+    bounds, counts = latency.get("bounds") or (), latency.get("counts") or ()
+    return Traffic(int(told["requests"]), int(told.get("errors") or 0), tuple(bounds), tuple(counts))
+
+
+def listen_overflows(root: Path = Path("/")) -> int | None:
+    """Connections since the boot that met a full listen queue: TcpExt's ListenOverflows, as nstat has it."""
+    try:
+        lines = (root / "proc/net/netstat").read_text().splitlines()
+    except OSError:
+        return None
+    names, values = ([line.split() for line in lines if line.startswith("TcpExt:")] + [[], []])[:2]
+    found = dict(zip(names, values, strict=False)).get("ListenOverflows")
+    return int(found) if found else None
 
 
 def meminfo(root: Path = Path("/")) -> dict[str, int]:

@@ -91,7 +91,7 @@ complete -c farrier -n '_shtab_farrier_using probe' -l expect -x -d 'status that
 complete -c farrier -n '_shtab_farrier_using probe' -l insecure -d 'do not verify the certificate'
 complete -c farrier -n '_shtab_farrier_using probe' -l ca -x -d 'PEM file of the authorities to trust'
 complete -c farrier -n '_shtab_farrier_using probe' -l quiet -s q -d 'say nothing when healthy'
-complete -c farrier -n '_shtab_farrier_using; and test $_shtab_farrier_npos -eq 0' -a status -d 'Shows each app that farrier deployed to this host: release, instance, workers, memory, queue.'
+complete -c farrier -n '_shtab_farrier_using; and test $_shtab_farrier_npos -eq 0' -a status -d 'Shows each app that farrier deployed to this host: release, instance, workers, memory, queue, traffic, and how the last deploy went or the one under way goes.'
 complete -c farrier -n '_shtab_farrier_using status' -s h -l help -d 'show this help message and exit'
 complete -c farrier -n '_shtab_farrier_using status' -l json -d 'print it as JSON'
 complete -c farrier -n '_shtab_farrier_using; and test $_shtab_farrier_npos -eq 0' -a doctor -d 'Examines the apps that farrier deployed to this host, and else the server beside it (in a container: by FARRIER_RUN_DIR and FARRIER_PLAN): settings in force against the plan, limits, memory and swap, the listen queue, descriptors, /dev/shm, disk and health. Changes nothing.'

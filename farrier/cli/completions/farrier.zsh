@@ -17,7 +17,7 @@ _shtab_farrier_commands() {
     probe:'One request, one line, exit status 0 (healthy), 1 (not), 2 (wrong question).'
     release:'deploy, list, roll back and remove the apps of this host'
     serve:'Takes what gunicorn takes; what is not given comes from the plan.'
-    status:'Shows each app that farrier deployed to this host: release, instance, workers, memory, queue.'
+    status:'Shows each app that farrier deployed to this host: release, instance, workers, memory, queue, traffic, and how the last deploy went or the one under way goes.'
   )
   _describe 'farrier commands' _commands
 }

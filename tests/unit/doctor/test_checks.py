@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from farrier.doctor import CHECKS, Snapshot, examine
+from farrier.doctor.snapshot import Traffic
 
 MIB = 2**20
 PLAN = {
@@ -42,6 +43,8 @@ HEALTHY = Snapshot(
     release_size=50 * MIB,
     lock_age=None,
     health=(True, "200 in 4 ms"),
+    traffic=Traffic(1000, 2),
+    overflows=0,
 )
 
 
@@ -57,6 +60,9 @@ def test_nothing_known_is_said_to_be_unknown_and_never_ok_by_default() -> None:
     for quiet in (
         "lock",
         "deploy",
+        "last deploy",
+        "releases",
+        "reload",
         "colours",
         "account",
         "neighbours",
@@ -87,7 +93,7 @@ def test_nothing_known_is_said_to_be_unknown_and_never_ok_by_default() -> None:
         ({"disk_free": 10 * MIB}, "disk", "look", "next release wants"),
         ({"lock_age": 7200.0}, "lock", "look", "120 minutes"),
         ({"health": (False, "503 not ready")}, "health", "wrong", "503"),
-        ({"cut_off": "start"}, "deploy", "look", "'start'"),
+        ({"run": {"phase": "start"}}, "deploy", "look", "'start'; what served before"),
         ({"second": "blog@green.service"}, "colours", "wrong", "blog@green.service"),
         ({"account": "user blog"}, "account", "wrong", "user blog"),
         (
