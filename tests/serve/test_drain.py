@@ -15,8 +15,9 @@ import pytest
 
 from .conftest import CLASSES, TERM, WSGI_CLASSES, Serve, Site, app_of
 
-#: Those that keep connections; sync closes each one after its response.
-KEEPING = tuple(one for one in CLASSES if one != "sync")
+#: Those that keep connections; sync closes each one after its response. Uvicorn has two parsers.
+KEEPING = (*(one for one in CLASSES if one != "sync"), "uvicorn without httptools")
+HIDDEN = "import sys; sys.modules[{!r}] = None; from farrier.cli import main; sys.exit(main())"
 
 WSGI = """
 import time
@@ -137,7 +138,12 @@ class Stopping:
         self.tls = bool(tls)
         threads = {"THREADS": "4"} if worker_class == "gthread" else {}
         environ = {"WORKERS": "1", "GRACEFUL_TIMEOUT": "20", "KEEPALIVE": "60"} | threads | environ
-        self.site: Site = serve(app_of(worker_class), *tls, WORKER_CLASS=worker_class, **environ)
+        worker_class, _, hidden = worker_class.partition(" without ")
+        words = (app_of(worker_class), *tls)
+        how = {"command": ("-c", HIDDEN.format(hidden))} if hidden else {}
+        self.site: Site = serve(
+            *(("serve", *words) if hidden else words), WORKER_CLASS=worker_class, **how, **environ
+        )
         self.worker = serve.state()["workers"][0]["pid"]
         self.clients: list[Client] = []
         self.stopped = 0.0
@@ -282,6 +288,7 @@ def test_a_stream_has_the_grace_and_then_a_clean_end(serve: Serve, worker_class:
         site.site.event("worker_ended", worker=site.worker)
         assert (serve.folder / "tidied").exists()
         if worker_class not in WSGI_CLASSES:
+            # The app's own shutdown came last.
             assert (serve.folder / "shut").exists()
         assert "Traceback" not in site.site.text
 

@@ -1,28 +1,39 @@
-"""A HUP under load loses no request, kept-alive or new, GET or POST, with any class.
+"""A HUP, an exchange of colours and a restart under load lose no request, kept-alive or new, GET or POST.
 
-A small proof that runs everywhere; benchmarks/ holds the large one.
+A small proof that runs everywhere, for every class; benchmarks/ holds the large one.
 """
 
 from __future__ import annotations
 
 import http.client
+import os
+import socket
+import subprocess
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
 
-from .conftest import CLASSES, HUP, Serve, Site, app_of
+from .conftest import CLASSES, HUP, TERM, Serve, app_of
+from .test_gate import on_socket
+
+#: Times that each is done: more by hand, for longer proofs.
+ROUNDS = int(os.environ.get("ROUNDS", "2"))
 
 
 @dataclass
 class Client(threading.Thread):
     """One client that never retries; think time between requests keeps the load small."""
 
-    site: Site
+    address: tuple[str, int]
     keep: bool
     end: threading.Event
+    think: float = 0.002
     done: int = 0
+    longest: float = 0.0
     failed: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -31,15 +42,17 @@ class Client(threading.Thread):
     __hash__ = threading.Thread.__hash__
 
     def run(self) -> None:
-        connection = self.site.connection()
+        connection = http.client.HTTPConnection(*self.address, timeout=30)
         while not self.end.is_set():
+            began = time.monotonic()
             try:
                 self.ask(connection)
                 self.done += 1
             except (OSError, http.client.HTTPException) as error:
-                self.failed.append(repr(error))
+                self.failed.append(f"{error!r} after {time.monotonic() - began:.3f} s, request {self.done}")
                 connection.close()
-            time.sleep(0.002)
+            self.longest = max(self.longest, time.monotonic() - began)
+            time.sleep(self.think)
         connection.close()
 
     def ask(self, connection: http.client.HTTPConnection) -> None:
@@ -51,33 +64,91 @@ class Client(threading.Thread):
             raise http.client.HTTPException(str(answer.status))
 
 
-@pytest.mark.parametrize("worker_class", CLASSES)
-def test_hup_under_load_loses_nothing(serve: Serve, worker_class: str) -> None:
-    site = serve(app_of(worker_class), WORKERS="2", WORKER_CLASS=worker_class)
+@contextmanager
+def load(address: tuple[str, int]) -> Iterator[list[Client]]:
+    """Busy kept-alive clients, ones that think for a while, and new connections; nothing may fail."""
     end = threading.Event()
-    clients = [Client(site, keep, end) for keep in (True, True, True, False, False)]
+    clients = [Client(address, keep, end) for keep in (True, True, True, False, False)]
+    clients += [Client(address, True, end, think) for think in (0.3, 1.2)]
     for client in clients:
         client.start()
-    for count in (1, 2):
-        site.signal(HUP)
-        site.event("reloaded", count, seconds=40)
-    end.set()
-    for client in clients:
-        client.join(10)
+    try:
+        yield clients
+    finally:
+        end.set()
+        for client in clients:
+            client.join(35)
     assert [failure for client in clients for failure in client.failed] == []
     assert sum(client.done for client in clients) > 100
 
 
-@pytest.mark.parametrize("worker_class", ["gthread", "asgi", "uvicorn", "gevent"])
-def test_the_planned_backlog_stays(serve: Serve, worker_class: str) -> None:
-    """What `ss` shows as Send-Q of the listening socket, whatever the servers would rather have."""
-    import subprocess
+@pytest.mark.parametrize("worker_class", CLASSES)
+def test_hup_under_load_loses_nothing(serve: Serve, worker_class: str) -> None:
+    site = serve(app_of(worker_class), WORKERS="2", WORKER_CLASS=worker_class)
+    with load(site.address):
+        for count in range(1, ROUNDS + 1):
+            site.signal(HUP)
+            site.event("reloaded", count, seconds=40)
 
+
+@pytest.mark.parametrize("worker_class", CLASSES)
+def test_two_colours_on_one_socket_lose_nothing(serve: Serve, worker_class: str) -> None:
+    """Overlap, as systemd does it: one colour starts beside the other, which then stops."""
+    chosen = {"WORKERS": "1", "WORKER_CLASS": worker_class}
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+        old = on_socket(serve, listener, app_of(worker_class), "ready", FARRIER_INSTANCE="blue", **chosen)
+        with load(listener.getsockname()):
+            for count in range(ROUNDS):
+                colour = ("green", "blue")[count % 2]
+                new = on_socket(
+                    serve, listener, app_of(worker_class), "ready", FARRIER_INSTANCE=colour, **chosen
+                )
+                old.signal(TERM)
+                assert old.wait(30) == 0
+                old = new
+
+
+@pytest.mark.parametrize("worker_class", CLASSES)
+def test_a_restart_behind_a_held_socket_loses_nothing(serve: Serve, worker_class: str) -> None:
+    """Queue: the only one stops and the next starts; who comes between waits, and no longer than that."""
+    chosen = {"WORKERS": "2", "WORKER_CLASS": worker_class}
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+        site = on_socket(serve, listener, app_of(worker_class), "ready", **chosen)
+        gap = 0.0
+        with load(listener.getsockname()) as clients:
+            for _ in range(ROUNDS):
+                time.sleep(1.5)
+                began = time.monotonic()
+                site.signal(TERM)
+                assert site.wait(30) == 0
+                drained = time.monotonic() - began
+                site = on_socket(serve, listener, app_of(worker_class), "ready", **chosen)
+                gap = max(gap, time.monotonic() - began)
+                print(f"{worker_class}: drained in {drained:.2f} s, serving again after {gap:.2f} s")
+        longest = max(client.longest for client in clients)
+        print(f"{worker_class}: the longest wait was {longest:.2f} s")
+        assert longest < gap + 1
+
+
+@pytest.mark.parametrize("worker_class", CLASSES)
+def test_an_inherited_socket_keeps_its_backlog(serve: Serve, worker_class: str) -> None:
+    """Nobody listens again on what systemd opened: neither the master nor a worker."""
+    with socket.create_server(("127.0.0.1", 0), backlog=77) as listener:
+        on_socket(serve, listener, app_of(worker_class), "ready", WORKERS="2", WORKER_CLASS=worker_class)
+        assert backlog(listener.getsockname()[1]) == "77"
+
+
+def backlog(port: int) -> str:
+    """What `ss` shows as Send-Q of the listening socket."""
+    command = ["ss", "-ltnH", f"sport = :{port}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[2]
+
+
+@pytest.mark.parametrize("worker_class", CLASSES)
+def test_the_planned_backlog_stays(serve: Serve, worker_class: str) -> None:
+    """Whatever the servers would rather have."""
     site = serve(app_of(worker_class), "--backlog", "321", WORKERS="1", WORKER_CLASS=worker_class)
-    shown = subprocess.run(
-        ["ss", "-ltnH", f"sport = :{site.address[1]}"], capture_output=True, text=True, check=True
-    ).stdout
-    assert shown.split()[2] == "321"
+    assert backlog(site.address[1]) == "321"
 
 
 @pytest.mark.parametrize("worker_class", ["asgi", "uvicorn", "gevent"])
