@@ -14,6 +14,8 @@ RECYCLE_AFTER = 500
 LOADED = 0.6
 #: Requests a second above which one generator on one core is not asked to go.
 RATE_MOST = 1200.0
+#: A quick run is for finding failures on a machine that may be busy with other tests; it is no measurement.
+RATE_MOST_QUICK = 420.0
 
 
 @dataclass(frozen=True)

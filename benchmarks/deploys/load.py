@@ -127,6 +127,7 @@ class Order:
     core: int | None = None
     seconds: float | None = None
     """When to stop by itself; else a line on standard input, or its end, stops it."""
+    patience: float = PATIENCE
     connections_most: int = 15_000
     """Open connections at which it gives up, for its own sake: the server is far behind by then."""
     concurrency: int | None = None
@@ -380,11 +381,13 @@ class Load:
 
     def expire(self, now: float) -> None:
         """Requests that nobody answered, and connections that the server did not close after the last one."""
-        while self.waiting and (self.waiting[0].over or self.waiting[0].due + PATIENCE <= now):
+        while self.waiting and (self.waiting[0].over or self.waiting[0].due + self.order.patience <= now):
             request = self.waiting.popleft()
             if request.connection is not None:
                 received = len(request.connection.answer)
-                self.end(request.connection, UNANSWERED, f"{received} bytes within {PATIENCE:.0f} s")
+                self.end(
+                    request.connection, UNANSWERED, f"{received} bytes within {self.order.patience:.0f} s"
+                )
         while self.parting and self.parting[0][0] <= now:
             connection = self.parting.popleft()[1]
             if connection.state == PARTED:

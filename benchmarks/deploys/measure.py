@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.deploys import tally
-from benchmarks.deploys.cells import LOADED, RATE_MOST, Cell
+from benchmarks.deploys.cells import LOADED, RATE_MOST, RATE_MOST_QUICK, Cell
+from benchmarks.deploys.core import OTHERS_MOST, Core
 from benchmarks.deploys.target import PORT, TODAY_PORT, Deploy, Target
 
 LOAD = Path(__file__).parent / "load.py"
@@ -40,14 +41,16 @@ class Shape:
     """Seconds before the first deploy, and at least so many (rest) between two."""
     rest: float
     capacity_seconds: float
+    rate_most: float = RATE_MOST
 
 
 FULL = Shape(
     requests=51_000, deploys=5, today_seconds=40, recycling_seconds=40, lead=8, rest=4, capacity_seconds=3
 )
 QUICK = Shape(
-    requests=4_300, deploys=1, today_seconds=9, recycling_seconds=9, lead=3, rest=2, capacity_seconds=1.2
-)
+    requests=4_300, deploys=1, today_seconds=9, recycling_seconds=10, lead=3, rest=2, capacity_seconds=1.2,
+    rate_most=RATE_MOST_QUICK,
+)  # fmt: skip
 
 
 class Generator:
@@ -109,24 +112,34 @@ def capacity(target: Target, cell: Cell, shape: Shape) -> float:
     return best
 
 
-def measure(target: Target, cell: Cell, most: float, shape: Shape, records: Path, say: Say) -> dict[str, Any]:
+def measure(
+    target: Target, core: Core, cell: Cell, most: float, shape: Shape, records: Path, say: Say
+) -> dict[str, Any]:
     """Load a cell's server (which is up), deploy to it meanwhile, and tell what came of it."""
-    rate = min(RATE_MOST, most * LOADED)
+    rate = min(shape.rate_most, most * LOADED)
     length = shape.requests / rate if cell.ours else shape.today_seconds
     length = max(length, shape.lead + shape.deploys * shape.rest)
     if not cell.deploys:
         length = shape.recycling_seconds
-    began = time.time()
+    began, sample = time.time(), core.sample()
     generator = Generator(order(target, cell, rate))
     try:
         deploys = deploy_again_and_again(target, cell, shape, began, length, say) if cell.deploys else []
         time.sleep(max(0.0, began + length - time.time()))
+        shares = core.shares(sample)
         run = generator.end(GROUPS)
     finally:
         generator.kill()
     journal = target.journal(began) if cell.ours else []
     keep(run, records)
-    return told(cell, run, deploys, journal, rate, most)
+    records.with_suffix(".journal").write_text(target.said(began))
+    disturbed = f"others took {shares['others']:.0%} of the host's core"
+    return told(cell, run, deploys, journal) | {
+        "rate": round(rate, 1),
+        "capacity": round(most, 1),
+        "core": shares,
+        "not_counted": run.at_its_limit or (disturbed if shares["others"] > OTHERS_MOST else ""),
+    }
 
 
 def deploy_again_and_again(
@@ -157,8 +170,6 @@ def told(
     run: tally.Run,
     deploys: Sequence[Deploy],
     journal: Sequence[dict[str, Any]],
-    rate: float,
-    most: float,
 ) -> dict[str, Any]:
     """A cell's result as JSON holds it; its rows by second are in `seconds`."""
     records = run.records
@@ -170,8 +181,6 @@ def told(
     return {
         "cell": asdict(cell),
         "began": float(records["due"].min()),
-        "rate": round(rate, 1),
-        "capacity": round(most, 1),
         "counts": tally.counts(records),
         "groups": {
             name: {**tally.counts(part), **tally.latencies(part)}
@@ -188,7 +197,6 @@ def told(
             "cpu": run.result["cpu"],
             "cpu_most": run.result["cpu_most"],
             "late_p99": round(tally.quantile(records["late"], 0.99), 5),
-            "at_its_limit": run.at_its_limit,
         },
         "failures": [{**one, "due": one["due"] + run.zero, "at": one["at"] + run.zero}
                      for one in run.result["failures"]],

@@ -53,7 +53,7 @@ it was due, status 500 or more, or a wrong body. A kept-alive connection that th
 requests is none.</p>
 <p>The app takes 0.3 ms of CPU and waits 3 ms for a request; its import takes 0.2 s of CPU and 0.3 s of
 waiting. A run whose generator took more than 80 % of its core, or sent its requests late (p99 above 20 ms),
-is not counted.</p>
+is not counted; nor is one in which others took more than 10 % of the host's core.</p>
 """
 
 
@@ -208,7 +208,7 @@ def matrix_table(ours: Cells) -> str:
 def loss(cell: Cell) -> str:
     """Failed of sent, by kind where there is something."""
     kinds = ", ".join(f"{cell['counts'][kind]} {kind}" for kind in KINDS if cell["counts"][kind])
-    limit = cell["generator"]["at_its_limit"]
+    limit = cell["not_counted"]
     note = f" <span class='bad' title='{html.escape(limit)}'>not counted</span>" if limit else ""
     return f"{mark(failed(cell))} of {cell['counts']['sent']:,}" + (f" ({kinds})" if kinds else "") + note
 
