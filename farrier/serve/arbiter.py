@@ -24,7 +24,7 @@ from gunicorn.pidfile import Pidfile
 
 from farrier.errors import FarrierError
 from farrier.health.checks import one_line
-from farrier.serve import config, events
+from farrier.serve import config, events, quiet
 from farrier.serve.board import READY, STAGES, Board
 from farrier.serve.endings import APP_LOAD_ERROR, REASONS, WORKER_BOOT_ERROR, Ending, MemoryKills, describe
 from farrier.serve.notify import Notifier
@@ -51,6 +51,8 @@ BACKOFF, MOST_BACKOFF = 0.5, 30.0
 TRAFFIC_EVERY = 0.9
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+#: Two of them are two workers; two of the others are one wish.
+COUNTS = (signal.SIGTTIN, signal.SIGTTOU)
 AT_ONCE = (*STOPS, signal.SIGCHLD, signal.SIGUSR1)
 
 
@@ -237,7 +239,17 @@ class FarrierArbiter(Arbiter):
         self.notifier.watchdog()
         if self.phase == "starting" and len(self.ready_workers()) >= self.num_workers:
             self.become_ready()
+        self._end_quiet()
         self.write_state()
+
+    def _end_quiet(self) -> None:
+        """A boot beside others that takes long gets its full share of the CPU."""
+        for worker in self.WORKERS.values():
+            if worker.quiet and (worker.slot.ready or time.time() - worker.started_at > quiet.QUIET):
+                worker.quiet = False
+                if not worker.slot.ready:
+                    with contextlib.suppress(OSError):
+                        quiet.restore(os.getpriority(os.PRIO_PROCESS, 0), worker.pid)
 
     def serving(self) -> list[Any]:
         """The workers that count, the oldest first: not those that were asked to end or are on trial."""
@@ -389,9 +401,16 @@ class FarrierArbiter(Arbiter):
         if hasattr(worker, "due"):
             # It would end by itself at its limit; it says that it is due instead, see recycle().
             worker.max_requests = sys.maxsize
+        worker.quiet = extra or self._beside_another()
         worker.extra, worker.retired, worker.ended, worker.recycled = extra, 0.0, None, False
         worker.started_at = time.time()
         return worker
+
+    def _beside_another(self) -> bool:
+        """Whether what boots here stands in the way of another colour that serves."""
+        if self.gate or (self.first_workers is not None and not self.was_ready):
+            return True
+        return another_serves(os.environ)
 
     def _discard(self, worker: Any) -> None:
         """A worker that was never forked."""
@@ -407,6 +426,8 @@ class FarrierArbiter(Arbiter):
         for sibling in self.WORKERS.values():
             sibling.tmp.close()
         worker.pid = os.getpid()
+        if worker.quiet and hasattr(worker, "mark_ready"):
+            worker.former_nice = quiet.lower(self.cfg.uid)
         try:
             util._setproctitle(f"worker [{self.proc_name}]")
             if self.cfg.reuse_port and not self.gate:
@@ -483,6 +504,8 @@ class FarrierArbiter(Arbiter):
                 return
             if pid == self.reexec_pid:
                 self.reexec_pid = 0
+                if self.state is not None:
+                    self.state.forget()
             elif pid == self.dirty_arbiter_pid:
                 self.handle_dirty_arbiter_exit(pid, status)
             elif pid in self.WORKERS:
@@ -586,7 +609,7 @@ class FarrierArbiter(Arbiter):
             if number in AT_ONCE:
                 # The stopping ones leave by StopIteration, which ends the main loop.
                 getattr(self, f"handle_{self.SIG_NAMES[number]}")()
-            elif number not in self._deferred:
+            elif number in COUNTS or number not in self._deferred:
                 self._deferred.append(number)
         self.reap_workers()
         self.murder_workers()
@@ -931,7 +954,7 @@ class FarrierArbiter(Arbiter):
         self.stop()
         if self.pidfile is not None:
             self.pidfile.unlink()
-        if self.state is not None:
+        if self.state is not None and not self.reexec_pid:
             self.state.remove()
         try:
             self.cfg.on_exit(self)
@@ -944,7 +967,8 @@ class FarrierArbiter(Arbiter):
     # --- what others may know -------------------------------------------------------------------
 
     def write_state(self) -> None:
-        if self.state is None or self.state.path is None:
+        if self.state is None or self.state.path is None or self.reexec_pid:
+            # After USR2 the file is the second master's.
             return
         workers = sorted(self.WORKERS.values(), key=lambda worker: worker.age)
         self.state.write(

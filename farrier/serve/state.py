@@ -47,6 +47,10 @@ class StateFile:
         else:
             self._written = body
 
+    def forget(self) -> None:
+        """Somebody else may have written the file meanwhile: the next write is one, whatever it says."""
+        self._written = b""
+
     def remove(self) -> None:
         """Take the file away, unless another master (USR2) has written its own there."""
         if self.path is not None:

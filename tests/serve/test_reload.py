@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import CLASSES, HUP, TTIN, Serve, Site, app_of
+from .conftest import HUP, TTIN, Serve, Site
 
 
 def pids(serve: Serve) -> set[int]:
@@ -33,81 +33,6 @@ def test_hup_applies_an_edited_settings_file(serve: Serve, tmp_path: Path) -> No
     assert "workers 1 -> 2" in site.event("plan_changed")["message"]
 
 
-def test_hup_loads_new_code(serve: Serve, tmp_path: Path) -> None:
-    site = serve(WORKERS="2")
-    assert site.get() == (200, b"one")
-    app = tmp_path / "wsgi_app.py"
-    app.write_text(app.read_text().replace('VERSION = b"one"', 'VERSION = b"two"'))
-    site.signal(HUP)
-    site.event("reloaded")
-    assert {site.get()[1] for _ in range(8)} == {b"two"}
-
-
-@pytest.mark.parametrize("worker_class", CLASSES)
-def test_hup_onto_code_that_does_not_import_leaves_the_site_up(
-    serve: Serve, tmp_path: Path, worker_class: str
-) -> None:
-    site = serve(app_of(worker_class), WORKERS="2", WORKER_CLASS=worker_class)
-    before = pids(serve)
-    app = tmp_path / f"{app_of(worker_class).split(':')[0]}.py"
-    good = app.read_text()
-    app.write_text("import no_such_module\n")
-    site.signal(HUP)
-    refused = site.event("reload_refused")
-    assert "No module named 'no_such_module'" in refused["message"]
-    assert pids(serve) == before
-    assert site.get() == (200, b"one")
-    app.write_text(good)
-    site.signal(HUP)
-    site.event("reloaded")
-    assert not before & pids(serve)
-    assert site.get() == (200, b"one")
-
-
-@pytest.mark.parametrize(
-    ("name", "broken", "says"),
-    [
-        ("settings.json", '{"workers": 0}', "workers"),
-        ("settings.json", "{", "not JSON"),
-        ("gunicorn.conf.py", "workers = = 2", "line 1"),
-        ("gunicorn.conf.py", "import no_such_module", "no_such_module"),
-        ("gunicorn.conf.py", "worker_tmp_dir = '/no/such/folder'", "/no/such/folder"),
-        ("gunicorn.conf.py", "keepalive = 'long'", "keepalive"),
-        ("gunicorn.conf.py", "bind = '256.0.0.1:1'", "cannot listen"),
-        ("gunicorn.conf.py", "pidfile = '/no/such/folder/pid'", "/no/such/folder"),
-    ],
-)
-def test_hup_onto_a_broken_config_leaves_everything_as_it_was(
-    serve: Serve, tmp_path: Path, name: str, broken: str, says: str
-) -> None:
-    (tmp_path / "settings.json").write_text("{}")
-    (tmp_path / "gunicorn.conf.py").write_text("keepalive = 7\nbind = '127.0.0.1:0'\n")
-    site = serve(bind="", WORKERS="1", FARRIER_SETTINGS=str(tmp_path / "settings.json"))
-    before = pids(serve)
-    (tmp_path / name).write_text(broken)
-    site.signal(HUP)
-    assert says in site.event("reload_refused")["message"]
-    assert pids(serve) == before
-    assert serve.state()["settings"]["keepalive"] == 7
-    assert site.get()[0] == 200
-    assert "Traceback" not in site.text
-
-
-def test_the_count_of_ttin_survives_hup_until_the_number_is_changed(serve: Serve, tmp_path: Path) -> None:
-    chosen = tmp_path / "settings.json"
-    chosen.write_text(json.dumps({"workers": 1}))
-    site = serve(FARRIER_SETTINGS=str(chosen))
-    site.signal(TTIN)
-    site.event("worker_booted", 2)
-    site.signal(HUP)
-    site.event("reloaded")
-    assert serve.state()["workers_wanted"] == 2
-    chosen.write_text(json.dumps({"workers": 3}))
-    site.signal(HUP)
-    site.event("reloaded", 2)
-    assert serve.state()["workers_wanted"] == 3
-
-
 def test_workers_are_exchanged_one_by_one(serve: Serve) -> None:
     """Never more than one above their number: the peak of memory that the plan counts with."""
     site = serve(WORKERS="3")
@@ -125,39 +50,6 @@ def test_workers_are_exchanged_one_by_one(serve: Serve) -> None:
 def children(site: Site) -> list[str]:
     pid = site.process.pid
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
-def test_a_stop_during_a_reload_is_obeyed(serve: Serve, tmp_path: Path) -> None:
-    site = serve(WORKERS="2")
-    app = tmp_path / "wsgi_app.py"
-    app.write_text("import time; time.sleep(30)\n" + app.read_text())
-    site.signal(HUP)
-    site.event("reloading")
-    began = time.monotonic()
-    site.process.terminate()
-    assert site.wait() == 0
-    assert time.monotonic() - began < 5
-
-
-def test_usr2_is_refused_under_socket_activation(serve: Serve) -> None:
-    import signal
-    import socket
-    import sys
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        # What systemd does: the descriptor as number 3, and the pid that it is meant for.
-        code = (
-            "import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True);"
-            "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1');"
-            "os.execv(sys.executable, [sys.executable, '-m', 'farrier', 'serve', 'wsgi_app:app'])"
-        )
-        number = listener.fileno()
-        site = serve(
-            str(number), command=("-c", code), bind="", pass_fds=(number,), WORKERS="1", PATH=sys.exec_prefix
-        )
-        site.signal(signal.SIGUSR2)
-        assert "socket activation" in site.event("usr2_refused")["message"]
-        assert site.get()[0] == 200
 
 
 def test_a_port_in_use_is_one_line(serve: Serve) -> None:

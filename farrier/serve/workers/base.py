@@ -16,7 +16,7 @@ from gunicorn import util
 from farrier.errors import FarrierError
 from farrier.health.checks import Check, Outcome, checks_in_force, run_checks
 from farrier.health.wsgi import HealthMiddleware
-from farrier.serve import apps, diagnosis, events, stdio
+from farrier.serve import apps, diagnosis, events, quiet, stdio
 from farrier.serve.board import BOOTED, DRAINING, READY, Slot
 from farrier.serve.config import slow_request
 from farrier.serve.endings import WORKER_BOOT_ERROR
@@ -58,6 +58,8 @@ class FarrierWorker:
     extra: bool = False
     recycled: bool = False
     failure: str | None = None
+    #: While it boots beside others that serve, see farrier.serve.quiet.
+    former_nice: int | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -158,6 +160,11 @@ class FarrierWorker:
     def mark_ready(self) -> None:
         # Gunicorn times out only those that gave a sign of life once; an import may take longer.
         self.notify()
+        if self.former_nice is not None:
+            try:
+                quiet.restore(self.former_nice, os.getpid())
+            except OSError as error:
+                self.log.warning("worker %s stays at a higher nice value: %s", self.pid, error.strerror)
         if self.slot is not None:
             self.slot.note = ""
             self.slot.stage = READY
