@@ -339,8 +339,13 @@ def deploy(s: Snapshot) -> Finding:
         serves = "the new release serves already" if s.cut_off == "switched" else "what served before serves"
         step = s.step or s.cut_off
         return Finding("deploy", "look", f"the last deploy was cut off at '{step}'; {serves}{left}", mend)
-    if left:
+    if s.undo_pending:
         return Finding("deploy", "look", f"a killed deploy has left files behind{left}", mend)
+    if left:
+        remove = f"rm {' '.join(s.leftovers)} && systemctl daemon-reload"
+        return Finding(
+            "deploy", "look", f"a colour is held back as a candidate, and no deploy runs{left}", remove
+        )
     return Finding("deploy", "ok", "none was cut off")
 
 

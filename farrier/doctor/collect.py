@@ -66,16 +66,19 @@ def again(before: Snapshot) -> Snapshot:
 
 def deploys(layout: Layout, state: State, locked: float | None) -> dict[str, Any]:
     """What state.json and the releases tell of deploys, and which colours run."""
-    from farrier.release import events, history
+    from farrier.release import events, files, history
     from farrier.release.layout import COLOURS
     from farrier.release.state import releases
 
     drop_ins = (layout.candidate_drop_in(colour) for colour in COLOURS)
-    left = [str(path) for path in (*drop_ins, layout.undo) if path.exists()] if locked is None else []
+    pending = files.Undo(layout.undo).pending and locked is None
+    left = [str(path) for path in drop_ins if path.exists()] if locked is None else []
+    left += [str(layout.undo)] if pending else []
     return {
         "run": state.run,
         "step": events.last_step(layout.events, str(state.run.get("id", ""))) if state.run else None,
         "leftovers": tuple(left),
+        "undo_pending": pending,
         "last": state.history[-1] if state.history else None,
         "bad": {one.id: history.told(one.bad) for one in releases(layout) if one.bad},
         "release": state.release,

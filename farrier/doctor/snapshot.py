@@ -84,6 +84,7 @@ class Snapshot:
     run: Mapping[str, Any] = field(default_factory=dict)  # state.json's: a deploy that has not ended
     step: str | None = None  # at which the run under way is
     leftovers: tuple[str, ...] = ()  # files of a run that nobody holds the lock for
+    undo_pending: bool = False  # the leftovers include how files were before that run
     last: Mapping[str, Any] | None = None  # the newest entry of state.json's history
     bad: Mapping[str, str] = field(default_factory=dict)  # releases that must not serve again, and why
     release: str | None = None  # the one that serves

@@ -80,3 +80,55 @@ def test_doctor_names_a_missing_user(desk: Any) -> None:
         assert findings(desk)["account"]["seen"].startswith("user desk does not exist")
     finally:
         host.shell("cat /tmp/passwd.kept > /etc/passwd; rm /tmp/passwd.kept")
+
+
+def test_a_deploy_that_failed_is_told_with_what_to_do(desk: Any, hello_tree: Tree) -> None:
+    before = desk.state("desk")["release"]
+    desk.refused(desk.spec("desk", {"main.py": "raise RuntimeError('no such luck')"}, bind="127.0.0.1:8141"))
+    one = json.loads(desk.host.run(["farrier", "status", "desk", "--json"]).stdout)
+    assert (one["last_deploy"]["outcome"], one["release"]) == ("failed", before)
+    assert "FAILED" in desk.host.run(["farrier", "status", "desk"]).stdout
+    found = findings(desk)["last deploy"]
+    assert found["level"] == "look"
+    assert "no such luck" in found["seen"]
+    assert before in found["change"]
+    desk.apply(desk.spec("desk", hello_tree("two"), bind="127.0.0.1:8141"))
+    assert findings(desk)["last deploy"]["level"] == "ok"
+
+
+def test_another_number_of_workers_is_mended_by_the_command_that_doctor_names(desk: Any) -> None:
+    active = desk.state("desk")["active"]
+    file = f"/run/farrier/desk/{active}.json"
+    planned = json.loads(desk.host.read(file))["workers_wanted"]
+    desk.host.shell(f"systemctl kill --kill-whom=main -s TTIN desk@{active}")
+    wanted = "grep -q '\"workers_wanted\": %d' " + file
+    desk.wait_for("one worker more", wanted % (planned + 1))
+    found = findings(desk)["workers"]
+    assert (found["level"], f"{planned + 1} workers where {planned}" in found["seen"]) == ("look", True)
+    desk.host.shell(found["change"])
+    desk.wait_for("as planned", wanted % planned)
+    assert findings(desk)["workers"]["level"] == "ok"
+
+
+def test_what_is_left_of_a_candidate_is_found_and_removed_by_the_command_that_doctor_names(desk: Any) -> None:
+    other = {"blue": "green", "green": "blue"}[desk.state("desk")["active"]]
+    folder = f"/run/systemd/system/desk@{other}.service.d"
+    desk.host.shell(f"mkdir -p {folder}; echo '[Service]' > {folder}/90-candidate.conf")
+    found = findings(desk)["deploy"]
+    assert (found["level"], f"{folder}/90-candidate.conf" in found["seen"]) == ("look", True)
+    desk.host.shell(found["change"])
+    assert findings(desk)["deploy"]["level"] == "ok"
+
+
+def test_status_counts_what_was_answered_and_how_fast(desk: Any) -> None:
+    def requests() -> int:
+        one = json.loads(desk.host.run(["farrier", "status", "desk", "--json"]).stdout)
+        return int(one["traffic"]["requests"])
+
+    before = requests()
+    for _ in range(5):
+        desk.get(8141)
+    desk.wait_for("counted", f"farrier status desk --json | grep -q '\"requests\": {before + 5}'", 10)
+    shown = desk.host.run(["farrier", "status", "desk"]).stdout
+    assert "p95" in shown
+    assert f"{before + 5} requests since it started, 0.00% errors" in shown

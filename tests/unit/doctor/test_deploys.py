@@ -50,7 +50,14 @@ def finding(check: str, **seen: Any) -> Finding:
         ),
         ("deploy", {"run": {"phase": "switched"}}, "look", "the new release serves already", "recover blog"),
         ("deploy", {"run": {"phase": "start"}, "lock_age": 3.0}, "ok", "none was cut off", ""),
-        ("deploy", {"leftovers": ("/run/x/90-candidate.conf",)}, "look", "90-candidate.conf", "recover blog"),
+        ("deploy", {"leftovers": ("/u/undo",), "undo_pending": True}, "look", "/u/undo", "recover blog"),
+        (
+            "deploy",
+            {"leftovers": ("/run/x/90-candidate.conf",)},
+            "look",
+            "left over: /run/x/90-candidate.conf",
+            "rm /run/x/90-candidate.conf && systemctl daemon-reload",
+        ),
         ("releases", {"bad": {"r2": "9 % errors"}, "rollback": "r1"}, "ok", "never the bad r2: 9 %", ""),
         ("releases", {"bad": {"r2": "9 % errors"}}, "look", "no good release is left", "--good"),
         (
