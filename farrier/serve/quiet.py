@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 
 #: Added to the nice value: a tenth of the weight of the workers that serve (sched(7)).
 STEP = 10
@@ -41,6 +40,8 @@ def restore(former: int, pid: int) -> None:
 
 def _may_go_back(former: int, uid: int) -> bool:
     """By RLIMIT_NICE (LimitNICE= of a unit), or by a capability that a change of user would take away."""
+    import resource  # in the worker: the master needs it not
+
     if resource.getrlimit(resource.RLIMIT_NICE)[0] in (resource.RLIM_INFINITY, *range(20 - former, 41)):
         return True
     return uid == os.geteuid() and bool(_capabilities() >> CAP_SYS_NICE & 1)
