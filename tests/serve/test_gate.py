@@ -53,6 +53,7 @@ def test_a_gate_passes_the_checks_says_ready_and_accepts_nothing(
             taken, _ = listener.accept()
             with taken:
                 assert taken.recv(5) == b"GET /"
+        assert [one["message"] for one in site.events if one["event"] == "worker_ended"] == []
         began = time.monotonic()
         site.signal(TERM)
         assert site.wait() == 0

@@ -17,8 +17,8 @@ class SyncWorker(FarrierWorker, GunicornSyncWorker):
     sockets: list[Any]
 
     def run_for_one(self, timeout: float) -> None:
-        """Gunicorn's loop for a single socket; a gate has none."""
-        (super().run_for_one if self.sockets else super().run_for_multiple)(timeout)
+        """Gunicorn's loop for a single socket; a gate has none (its list of them is true all the same)."""
+        (super().run_for_one if len(self.sockets) else super().run_for_multiple)(timeout)
 
     def handle_request(self, listener: Any, req: Any, client: Any, addr: Any) -> Any:
         token = self.take_up(req.method, req.uri)
