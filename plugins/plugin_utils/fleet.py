@@ -145,7 +145,9 @@ class HostAction(ActionBase):
             result = self.act(task_vars or {})
         except (AnsibleActionFail, AnsibleConnectionFailure) as refused:
             raise type(refused)(f"{refused.message}{told}") from None
-        if result.get("failed") and not self._task.ignore_errors:
+        if told and result.get("failed") and not self._task.ignore_errors:
+            # Ansible would show the module's own line, as it came from the host.
+            result.pop("exception", None)
             result["msg"] = f"{result.get('msg', 'it failed and said nothing')}{told}"
         return result
 
