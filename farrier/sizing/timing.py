@@ -176,7 +176,7 @@ def queue_seconds(problem: Problem, one: Fit) -> Answer:
     boot = boot_seconds(problem, 1 if one.preload else one.workers)
     pause = constants.QUEUE_DRAIN + constants.QUEUE_START
     why = (
-        f"{constants.QUEUE_DRAIN:g} s after the old workers' last accept, {constants.QUEUE_START:g} s to "
-        f"start, {boot:.1f} s boot; a request in hand that takes longer comes on top"
+        f"{constants.QUEUE_DRAIN:g} s for requests in hand when the old workers accept no more, "
+        f"{constants.QUEUE_START:g} s to start, {boot:.1f} s boot; a longer request comes on top"
     )
     return math.ceil(pause + boot), why, "boot time"
