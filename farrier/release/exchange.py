@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import FarrierError
 from . import colour as colours
-from . import command, files, room, sized, systemd, units
-from . import state as states
+from . import command, files, history, room, sized, systemd, units
 from .account import Account
 from .events import Journal
 from .files import Undo
@@ -322,8 +321,6 @@ class Exchange:
             self.undo.write(units.active(self.layout, self.new))
             self.undo.link(self.layout.current, f"releases/{self.release.id}")
             links(self.layout, self.new)
-            # A rollback does not make a release newer than those that it goes back from.
-            newest = self.state.release != self.release.id and self.state.run.get("action") != "rollback"
             if self.state.release != self.release.id:
                 self.state.previous = self.state.release
             self.state.active, self.state.release = self.new, self.release.id
@@ -331,7 +328,7 @@ class Exchange:
             self.state.save(self.layout)
             self.undo.forget()
             promote(self.layout, self.new)
-            mark_served(self.layout, self.release, newest)
+            history.took_over(self.layout, self.state)
             files.write_json(self.layout.release(self.release.id) / "plan.json", self.plan.to_dict())
 
 
@@ -339,12 +336,6 @@ def links(layout: Layout, colour: str) -> None:
     """``env``, ``plan.json`` and ``settings.json`` beside app.json are the active colour's."""
     for name in ("env", "plan.json", "settings.json"):
         files.link(layout.etc / name, f"{colour}/{name}")
-
-
-def mark_served(layout: Layout, release: Release | None, newest: bool = False) -> None:
-    if release is not None:
-        release.served = states.now() if newest or not release.served else release.served
-        release.save(layout)
 
 
 def promote(layout: Layout, colour: str) -> None:
@@ -365,7 +356,7 @@ def complete(layout: Layout, state: State) -> None:
     """What was left to do after a switch: the new colour serves alone, with its own limits."""
     active = str(state.active)
     promote(layout, active)
-    mark_served(layout, Release.load(layout, str(state.release)))
+    history.took_over(layout, state)
     wake(layout, active)
     colours.stop(layout, other(active))
 

@@ -20,25 +20,32 @@ SHORT = 10
 
 
 def rollback_target(layout: Layout, state: State) -> str | None:
-    """The release that a rollback without a name takes: the newest good one older than the one that serves.
+    """The release that a rollback without a name takes: the good one, other than this, that served last.
 
-    Where none is older (a rollback came first), the newest good one. Older is by when a deploy brought it.
+    One that somebody rolled back from is taken only where there is no other: two rollbacks go two back.
     """
-    every = _in_order(states.releases(layout))
-    good = [one for one in every if one.served and not one.bad and one.id != state.release]
-    serving = next((one for one in every if one.id == state.release), None)
-    older = [one for one in good if serving and serving.served and _age(one) < _age(serving)]
-    found = older or good
+    good = [one for one in _in_order(layout) if not one.bad and one.id != state.release]
+    found = [one for one in good if not one.left] or good
     return found[-1].id if found else None
 
 
-def _in_order(every: Sequence[Release]) -> list[Release]:
-    """By when a deploy last brought each to serve, newest last; what never served comes last by its name."""
-    return sorted(every, key=_age)
+def _in_order(layout: Layout) -> list[Release]:
+    """The releases that have served, by when each last began to; the newest last."""
+    every = [one for one in states.releases(layout) if one.served]
+    return sorted(every, key=lambda one: (one.served or "", one.id))
 
 
-def _age(release: Release) -> tuple[str, str]:
-    return (release.served or "9", release.id)
+def took_over(layout: Layout, state: State) -> None:
+    """Records that the run under way has brought ``state.release`` to serve, by a rollback or not."""
+    release, before = Release.load(layout, str(state.release)), state.run.get("from")
+    if release is None or (release.served and before == release.id):
+        return
+    release.served, release.left = states.now(), None
+    release.save(layout)
+    left = Release.load(layout, str(before)) if state.run.get("action") == "rollback" else None
+    if left is not None:
+        left.left = release.served
+        left.save(layout)
 
 
 def kept(layout: Layout, state: State, keep: int) -> set[str]:
@@ -46,7 +53,7 @@ def kept(layout: Layout, state: State, keep: int) -> set[str]:
 
     Bad ones stay to be looked at, and to be known again when somebody deploys the same once more.
     """
-    every = _in_order([one for one in states.releases(layout) if one.is_built and one.served])
+    every = _in_order(layout)
     good = [one.id for one in every if not one.bad]
     bad = [one.id for one in every if one.bad]
     needed = {state.release, state.previous, rollback_target(layout, state)}
@@ -55,7 +62,7 @@ def kept(layout: Layout, state: State, keep: int) -> set[str]:
 
 def choose(layout: Layout, state: State, given: str | None, force: bool) -> str:
     """The release to roll back to. Raises FarrierError with the ones that are allowed, or why it is bad."""
-    every = _in_order([one for one in states.releases(layout) if one.served])
+    every = _in_order(layout)
     good = [one.id for one in every if not one.bad and one.id != state.release]
     allowed = ", ".join(reversed(good)) or "none is kept"
     found = next((one for one in every if one.id == given), None)
@@ -136,7 +143,8 @@ def listed(name: str) -> dict[str, Any]:
             {"id": one.id, "made": one.made, "served": one.served, "source": one.source,
              "origin": origin(one.source, one), "python": one.python, "gunicorn": one.gunicorn,
              "runtime": one.runtime, "installer": one.installer, "active": one.id == state.release,
-             "previous": one.id == state.previous, "rollback": one.id == target, "bad": one.bad}
+             "previous": one.id == state.previous, "rollback": one.id == target, "bad": one.bad,
+             "left": one.left}
             for one in states.releases(layout)
         ],
     }  # fmt: skip
@@ -197,6 +205,7 @@ def _standing(release: dict[str, Any]) -> str:
         "serves" if release["active"] else "",
         "what a rollback takes" if release["rollback"] else "",
         f"bad: {told(release['bad'])}" if release["bad"] else "",
+        f"rolled back from ({_minute(release['left'])} UTC)" if release["left"] else "",
         "" if release["served"] else "has never served",
     ]
     return "; ".join(word for word in words if word)

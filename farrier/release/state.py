@@ -37,7 +37,7 @@ class State:
     release: str | None = None
     """The release that is served."""
     previous: str | None = None
-    """The release that was served before it; what ``rollback`` goes back to."""
+    """The release that was served before it."""
     created: dict[str, Any] = field(default_factory=dict)
     """What this app's runs made and ``remove`` takes away: user, group, root; ``shared``: the run that made
     it; ``adopted``: the user was there, from before a removal that kept the data."""
@@ -97,7 +97,9 @@ class Release:
     measured: dict[str, Any] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
     served: str | None = None
-    """When a deploy last brought it to serve; a release that none did is none to roll back to."""
+    """When it last began to serve; a release that never did is none to roll back to."""
+    left: str | None = None
+    """When somebody rolled back from it, if nobody deployed it since."""
     bad: dict[str, str] | None = None
     """Why it must not serve again: time, why, who."""
 

@@ -19,6 +19,7 @@ import os, signal, time
 
 VERSION = "{version}"
 KEPT = []
+DIES = time.time() + 4
 
 
 def app(environ, start_response):
@@ -117,7 +118,11 @@ HARM = {
         r"the kernel killed \d+ process(es)? of it for memory",
     ),
     "crash": ("os._exit(3)", r"workers ended badly: \d+ crashed \(before: none in \d+ s\)"),
-    "death": ("os.kill(os.getppid(), signal.SIGKILL)", r"the service died and was started again once"),
+    # Not at once: a candidate that dies before the switch never serves.
+    "death": (
+        "DIES < time.time() and os.kill(os.getppid(), signal.SIGKILL)",
+        r"the service died and was started again once",
+    ),
 }
 
 
@@ -155,10 +160,15 @@ def test_a_bad_release_is_turned_back_by_itself(
     assert not site.apply(watched)["changed"]
     # What failed was what two did to /bad, and nothing else.
     lost = [one for one in seen if one[1] != 200]
-    if kind != "death":
-        assert [one for one in lost if one[0] != "/bad"] == []
+    innocent = [one for one in lost if one[0] != "/bad"]
+    if kind in ("leak", "death"):
+        # A worker that is killed may have had another request in hand: one for each worker that ended.
+        assert len(innocent) <= 4, innocent
+    else:
+        assert innocent == []
     if kind in ("errors", "slow"):
         assert [one for one in lost if one[1:] != (500, "two")] == []
+    print(f"{kind}: {len(seen)} requests, {len(lost)} failed, {len(innocent)} not for /bad: {answer['msg']}")
     versions = [body for path, status, body in seen if status == 200]
     assert {"one", "two"} <= set(versions)
     assert versions[-1] == "one"
@@ -191,7 +201,8 @@ def test_a_changed_environment_is_taken_back(site: Any, watched: dict[str, Any],
     assert not [
         one for one in site.farrier("list", "watched")["releases"] if one["id"] == good and one["bad"]
     ]
-    assert not site.apply(watched)["changed"]
+    again = site.apply(watched, "--diff")
+    assert not again["changed"], (again["steps"], again["diff"])
 
 
 def test_the_release_before_was_no_better(site: Any, watched: dict[str, Any]) -> None:

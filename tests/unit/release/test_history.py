@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 
 from farrier.errors import FarrierError
 from farrier.release import history
+from farrier.release import state as states
 from farrier.release.layout import Layout
 from farrier.release.state import Release, State
 
@@ -15,7 +17,9 @@ BAD = {"time": "2026-11-20T15:42:10Z", "why": "43 % of 210 responses were errors
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    minutes = itertools.count(10)
+    monkeypatch.setattr(states, "now", lambda: f"2026-11-20T16:{next(minutes)}:00Z")
     return Layout("history-test-app", tmp_path / "srv")
 
 
@@ -38,24 +42,35 @@ def four(layout: Layout) -> State:
     return State(active="blue", release="d", previous="c")
 
 
+def went(layout: Layout, state: State, to: str, action: str) -> None:
+    """A run that brings `to` to serve."""
+    state.run = {"action": action, "from": state.release}
+    state.release = to
+    history.took_over(layout, state)
+
+
 def test_a_rollback_goes_back_and_back_and_past_what_is_bad(layout: Layout) -> None:
     state = four(layout)
     assert history.rollback_target(layout, state) == "b"
     # From there it goes on, and not to what it came from.
-    state.release, state.previous = "b", "d"
+    went(layout, state, "b", "rollback")
     assert history.rollback_target(layout, state) == "a"
-    # Nothing is older than a: the newest good one is all that is left.
-    state.release = "a"
+    # Nothing else is left: where it was before.
+    went(layout, state, "a", "rollback")
+    assert history.rollback_target(layout, state) == "b"
+    # What is deployed after a rollback goes back to what served then, not to what was rolled back from.
+    release(layout, "e")
+    went(layout, state, "e", "deploy")
+    assert history.rollback_target(layout, state) == "a"
+    # And what was rolled back from and is deployed again is like any other.
+    went(layout, state, "d", "deploy")
+    went(layout, state, "a", "deploy")
     assert history.rollback_target(layout, state) == "d"
 
 
 def test_what_was_deployed_again_is_newer_than_what_came_between(layout: Layout) -> None:
     state = four(layout)
-    found = Release.load(layout, "a")
-    assert found is not None
-    found.served = "2026-11-05T12:00:00Z"
-    found.save(layout)
-    state.release, state.previous = "a", "d"
+    went(layout, state, "a", "deploy")
     assert history.rollback_target(layout, state) == "d"
 
 
@@ -199,6 +214,7 @@ def test_the_table() -> None:
         "rollback": False,
         "bad": None,
         "served": "x",
+        "left": None,
     }
     run = {"time": "2026-11-20T15:30:00Z", "who": "kate@laptop", "action": "deploy", "strategy": "overlap",
            "seconds": 12.34, "outcome": "good", "message": "", "source": "sha256:aaaa"}  # fmt: skip
