@@ -294,7 +294,7 @@ options:
         type: int
   notify:
     description:
-      - Who is told on the host how a deploy, a reload or a rollback went. The address is a secret.
+      - Who is told on the host how a deploy or a rollback went. The address is a secret.
     type: dict
     default: {}
     suboptions:

@@ -58,6 +58,7 @@ def play(lab_host: Host, source: Path) -> Iterator[Play]:
             "gunicorn_app_app": "hello:app",
             "gunicorn_app_path": str(source),
             "gunicorn_app_bind": f"127.0.0.1:{PORT}",
+            "gunicorn_app_guard": {"seconds": 0},
             "gunicorn_app_ca_bundle": machine.bundle or "",
             "gunicorn_app_installer_env": {
                 name: value
@@ -120,6 +121,16 @@ def _error(done: subprocess.CompletedProcess[str]) -> str:
         (
             {"gunicorn_app_database": {"max_connections": 3}},
             r"gunicorn_app_database\.max_connections: 3 connections \(yours\) less 5 in reserve = 0",
+        ),
+        (
+            {"gunicorn_app_guard": {"seconds": -1}},
+            r"gunicorn_app_guard\.seconds: given -1\.0; allowed: a number from 0 to 3600",
+        ),
+        ({"gunicorn_app_guard": {"errors": 5}}, r"gunicorn_app_guard\.errors: given 5\.0; allowed: "),
+        ({"gunicorn_app_guard": "30"}, r"gunicorn_app_guard: given a text; allowed: a mapping, such as {sec"),
+        (
+            {"gunicorn_app_notify": {"webhook": "hooks.example.org/T0/S3CR3T"}},
+            r"gunicorn_app_notify\.webhook: given a value; allowed: an http or https address",
         ),
         ({"gunicorn_app_bind": "127.0.0.1:22"}, r"gunicorn_app_bind: port 22 is taken on this host by ssh"),
         ({"gunicorn_app_name": "ssh"}, r"gunicorn_app_name: ssh is taken by /"),
@@ -217,6 +228,7 @@ def test_the_plan_is_printed_once_and_its_warnings_are_shown(play: Play) -> None
 
 
 SECRET = "vEry-s3cret/value+of=mine"
+WEBHOOK = "http://127.0.0.1:1/hooks/T01/S3CR3TS3CR3T"
 
 
 def test_secrets_are_shown_nowhere_and_everything_else_is_readable(
@@ -225,24 +237,24 @@ def test_secrets_are_shown_nowhere_and_everything_else_is_readable(
     (source / "build.py").write_text("import os; print('the key is', os.environ['SECRET_KEY'])\n")
     given = {"SECRET_KEY": SECRET, "DEBUG": "1", "MODE": "s", "SETTINGS": "hello.settings"}
     began = lab_host.shell("date +%s").strip()
-    done = play("site", "-vvv", "--diff", gunicorn_app_env=given)
+    tell = {"webhook": WEBHOOK}
+    done = play("site", "-vvv", "--diff", gunicorn_app_env=given, gunicorn_app_notify=tell)
     told = done.stdout + done.stderr
     assert done.returncode == 0, told
     # The whole parameter is masked; a 1 or an s of the environment is no reason to mask a letter of the rest.
     # (What the diff of the environment masks has its digest beside it, headings end in asterisks.)
     masked = re.findall(r"^(?!TASK|PLAY).*(?<!\*)\*{8}(?! \([0-9a-f]{6}\)).*$", told, re.MULTILINE)
     assert masked == []
-    assert "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER" in told and SECRET not in told
+    assert "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER" in told and SECRET not in told and WEBHOOK not in told
     again = play(
         "site", "-vvv", gunicorn_app_env=given, gunicorn_app_build_commands=["python build.py", "no"]
     )
     said = again.stdout + again.stderr
     assert again.returncode == 2 and SECRET not in said
     log = lab_host.shell(f"journalctl --no-pager -o cat --since=@{began}")
-    assert "Invoked with" in log and SECRET not in log
-    found = lab_host.shell(
-        f"grep -rlF '{SECRET}' /etc/farrier /srv/hello /var/lib/farrier /run/farrier /tmp /var/tmp || true"
-    )
+    assert "Invoked with" in log and SECRET not in log and WEBHOOK not in log
+    places = "/etc/farrier /srv/hello /var/lib/farrier /run/farrier /tmp /var/tmp"
+    found = lab_host.shell(f"grep -rlF -e '{SECRET}' -e '{WEBHOOK}' {places} || true")
     for path in found.split():
         lab_host.shell(f'test -z "$(find {path} -perm /007)"')
 

@@ -112,6 +112,25 @@ def test_memory_cpus_and_database_are_settings_of_the_plan(app: Path) -> None:
     }
 
 
+def test_how_it_is_deployed_is_in_the_spec_only_where_somebody_said_so(app: Path) -> None:
+    plain = app_options.spec_of(_checked(app), {})
+    assert not {"guard", "notify", "retry_bad", "migrate_here"} & set(plain)
+    assert "strategy" not in plain["settings"]
+    said = {"strategy": "queue", "guard": {"seconds": 5}, "notify": {"command": "logger"}, "retry_bad": True}
+    spec = Spec.from_mapping(
+        app_options.spec_of(_checked(app, **said), {"type": "requirement", "requirement": "a"})
+    )
+    assert (spec.settings["strategy"], spec.guard.seconds, spec.guard.errors) == ("queue", 5, 0.05)
+    assert spec.notify.command == "logger" and spec.retry_bad
+
+
+def test_the_address_of_a_webhook_is_a_secret(app: Path) -> None:
+    address = "https://hooks.example.org/services/T01/abc"
+    options = _checked(app, notify={"webhook": address})
+    assert address in app_options.hidden_texts(options)
+    assert "notify" not in app_options.sealed(options)
+
+
 def test_a_slow_app_is_given_the_time_that_was_said_and_a_default_is_no_choice(app: Path) -> None:
     slow = app_options.spec_of(_checked(app, start_timeout=300), {"type": "requirement", "requirement": "a"})
     assert Spec.from_mapping(slow).start_timeout == 300
@@ -166,6 +185,21 @@ def test_where_it_listens_is_read_by_farrier_itself(app: Path) -> None:
             {"database": {"max_connections": -1}},
             "gunicorn_app_database.max_connections: given -1: it must be a whole number",
         ),
+        (
+            {"guard": {"requests": 0}},
+            "gunicorn_app_guard.requests: given 0; allowed: a whole number from 1 to",
+        ),
+        ({"guard": {"second": 30}}, "guard.second. Supported parameters include: errors, latency, req"),
+        (
+            {"notify": {"webhook": "me@example.org"}},
+            "gunicorn_app_notify.webhook: given a value; allowed: an ",
+        ),
+        ({"notify": "http://x"}, "gunicorn_app_notify: given a text; allowed: a mapping, such as {command: "),
+        (
+            {"strategy": "lightning"},
+            "value of strategy must be one of: auto, overlap, rolling, queue, reload, ",
+        ),
+        ({"migrate_on": "second"}, "value of migrate_on must be one of: first, each, never, got: second"),
         ({"python": 3.1}, "gunicorn_app_python: given 3.1; allowed: 3.10 or newer, and quoted: "),
         ({"name": "root"}, "gunicorn_app_name: given 'root'; allowed: any name but "),
         ({"name": "farrier"}, "gunicorn_app_name: given 'farrier'; allowed: any name but "),
