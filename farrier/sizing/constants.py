@@ -189,53 +189,9 @@ and the sum; more workers need a wider spread not to be replaced together."""
 
 QUEUE_DRAIN = 0.5
 QUEUE_START = 0.5
-"""Seconds of a deploy by queue that are not boot. The old workers accept while kept-alive connections are idle,
-then answer what they have in hand (0.5 s is a first estimate); the new arbiter takes 0.2 to 0.5 s until the app
-boots (measured on two busy cores with an app that imports nothing, from exec to the first answer)."""
-
-# --- times ------------------------------------------------------------------------------------------
-
-TIMEOUT_AT_EASE = 30
-TIMEOUT_TIGHT = 60
-TIMEOUT_LOW_MEMORY = 120
-"""Seconds a worker may stay silent. 30 is Gunicorn's default; swapping and reclaim stretch requests, so more
-where memory is short: from practice on 256 MB hosts."""
-
-TIMEOUT_BOOTS = 3
-"""A worker is silent while it imports, and boots vary: the timeout is at least three of
-them. First estimate."""
-
-GRACEFUL_AT_MOST = 30
-"""Seconds. A request without an answer after 30 s counts as failed, so waiting longer saves none."""
-
-
-STOP_TIMEOUTS = {"docker": 10, "cloudrun": 10, "kubernetes": 30}
-"""Seconds between SIGTERM and SIGKILL: Docker's and Cloud Run's are 10, Kubernetes' grace period is 30."""
-STOP_MARGIN = 2
-SYSTEMD_STOP_MARGIN = 10
-"""Seconds between the end of the graceful stop and the kill; in a unit of our own we can afford 10."""
-
-PROXY_KEEPALIVE = 60
-PROXY_KEEPALIVE_CLOUD_RUN = 600
-KEEPALIVE_MARGIN = 5
-"""Seconds. nginx closes idle upstream connections after 60 (keepalive_timeout of upstream), Google's front
-ends after 600; the server must close later, or a request meets a closing connection."""
-
-MAX_REQUESTS_AT_EASE = 1000
-MAX_REQUESTS_TIGHT = 500
-MAX_REQUESTS_LOW_MEMORY = 250
-"""Requests after which a worker is replaced: 1000 from practice, sooner where a leak hurts sooner."""
-JITTER_PER_WORKER = 0.05
-JITTER_AT_LEAST = 0.10
-JITTER_AT_MOST = 0.50
-"""Share of max_requests. Gunicorn only adds jitter up to the number, so a worker lives between max_requests
-and the sum; more workers need a wider spread not to be replaced together."""
-
-QUEUE_DRAIN = 0.5
-QUEUE_START = 0.5
-"""Seconds of a deploy by queue that are not boot. The old workers go on accepting while they drain, and stop
-for at most 0.5 s before they end; the new arbiter takes 0.2 to 0.5 s until the app boots (measured on two
-busy cores with an app that imports nothing, from exec to the first answer)."""
+"""Seconds of a deploy by queue that are not boot. The old workers accept while kept-alive connections are
+idle, then answer what they have in hand (0.5 s is a first estimate); the new arbiter takes 0.2 to 0.5 s until
+the app boots (measured on two busy cores with an app that imports nothing, from exec to the first answer)."""
 
 # --- database ---------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -132,3 +133,29 @@ def test_status_counts_what_was_answered_and_how_fast(desk: Any) -> None:
     shown = desk.host.run(["farrier", "status", "desk"]).stdout
     assert "p95" in shown
     assert f"{before + 5} requests since it started, 0.00% errors" in shown
+
+
+def test_a_deploy_under_way_is_shown_with_both_colours_and_their_workers(desk: Any, hello_tree: Tree) -> None:
+    slow = {"main.py": "import time\ntime.sleep(1.5)\n" + hello_tree("three")["main.py"]}
+    settings = {"strategy": "rolling", "workers": 2}
+    spec = desk.spec("desk", slow, bind="127.0.0.1:8141", settings=settings)
+    seen: list[dict[str, Any]] = []
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(desk.apply, spec)
+        while not run.done():
+            told = desk.host.run(["farrier", "status", "desk", "--json"], check=False).stdout
+            seen += [json.loads(told)] if told else []
+        run.result()
+    under_way = [one for one in seen if one["deploy"]]
+    both = [one for one in under_way if len(one["colours"]) == 2]
+    assert both, "no look met the exchange"
+    assert {one["deploy"]["who"] for one in under_way} == {"tests"}
+    assert {one["deploy"]["strategy"] for one in both} == {"rolling"}
+    assert {one["deploy"]["step"] for one in both} & {"start", "roll", "switch", "stop"}
+    assert all(sum(colour["ready"] for colour in one["colours"]) <= 3 for one in both), "never above N + 1"
+    last = json.loads(desk.host.run(["farrier", "status", "desk", "--json"]).stdout)
+    assert (last["deploy"], len(last["colours"]), last["strategy"]) == (None, 1, "rolling")
+    assert last["last_deploy"]["strategy"] == "rolling"
+    assert {one["level"] for one in findings(desk).values() if one["check"] in ("colours", "workers")} == {
+        "ok"
+    }
