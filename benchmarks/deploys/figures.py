@@ -71,8 +71,7 @@ def queue_excess(deploy: dict[str, Any]) -> float | None:
 
 def figures(cells: Cells, quick: bool) -> list[dict[str, Any]]:
     """All of them, from cells that count."""
-    # A quick run asks only whether something fails, and may run on a machine with other work.
-    good = list(cells) if quick else counted(cells)
+    good = counted(cells)
     mine = [cell for cell in good if is_ours(cell)]
     command = QUICK_COMMAND if quick else COMMAND
     found = [*losses(mine, quick, command)]
@@ -157,7 +156,8 @@ def today(theirs: Cells, command: str) -> list[dict[str, Any]]:
     """What the same load loses elsewhere: each with how often something was done."""
     found = []
     for cell in theirs:
-        times = f"{len(cell['deploys'])} times" if cell["deploys"] else "again and again"
+        count = len(cell["deploys"])
+        times = f"{count} time{'s' if count > 1 else ''}" if count else "again and again"
         name = f"today: {cell['cell']['label']}, {times}: failed of {cell['counts']['sent']:,}"
         found.append(figure(name, failed(cell), "requests", command))
     return found

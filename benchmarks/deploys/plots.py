@@ -22,19 +22,17 @@ MOMENTS = (("ready_at", "ready", ":"), ("stopping_at", "old stops", "--"))
 
 def plot(cell: dict[str, Any], floor: float, ceiling: float) -> str:
     """An SVG element, without XML's head, on the same scale for all cells."""
-    figure, axes = plt.subplots(figsize=(8.6, 2.5))
+    figure, axes = plt.subplots(figsize=(6.3, 2.1))
     draw_latency(axes, cell["trace"])
     draw_deploys(axes, cell)
     draw_failures(axes, cell["trace"], ceiling)
     axes.set_yscale("log")
     axes.set_ylim(floor, ceiling)
     axes.set_xlim(0, max(cell["trace"]["at"], default=1))
-    axes.set_ylabel("latency (s)")
-    axes.set_xlabel("seconds of the run")
+    axes.tick_params(labelsize=8, colors=INK)
     axes.grid(True, axis="y", color=GRID, linewidth=0.6)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=8)
     figure.tight_layout()
     return as_svg(figure, cell["cell"]["name"])
 
@@ -50,38 +48,32 @@ def as_svg(figure: Any, name: str) -> str:
 
 
 def draw_latency(axes: Axes, trace: dict[str, Sequence[float]]) -> None:
-    for key, colour, label in LINES:
-        axes.plot(
-            trace["at"], [value or math.nan for value in trace[key]], color=colour, linewidth=1.1, label=label
-        )
+    for key, colour, _ in LINES:
+        axes.plot(trace["at"], [value or math.nan for value in trace[key]], color=colour, linewidth=1.0)
 
 
 def draw_deploys(axes: Axes, cell: dict[str, Any]) -> None:
     """The span from the command to its end; inside it when the new one was ready, the old one stopped."""
-    said: set[str] = set()
-
-    def once(label: str) -> str:
-        new = label not in said
-        said.add(label)
-        return label if new else "_nolegend_"
-
     for deploy in cell["deploys"]:
         began, ended = deploy["asked"] - cell["began"], deploy["ended"] - cell["began"]
-        axes.axvspan(
-            began, max(ended, began + 0.15), color=DEPLOY, alpha=0.13, linewidth=0, label=once("deploy")
-        )
-        for key, label, style in MOMENTS:
+        axes.axvspan(began, max(ended, began + 0.15), color=DEPLOY, alpha=0.13, linewidth=0)
+        for key, _, style in MOMENTS:
             if key in deploy["colours"]:
                 at = deploy["colours"][key] - cell["began"]
-                axes.axvline(at, color=INK, linestyle=style, linewidth=0.8, label=once(label))
+                axes.axvline(at, color=INK, linestyle=style, linewidth=0.8)
 
 
 def draw_failures(axes: Axes, trace: dict[str, Sequence[float]], ceiling: float) -> None:
     """Failed requests stand at the top, where nothing else is."""
-    found = [(at, count) for at, count in zip(trace["at"], trace["failed"], strict=True) if count]
-    if found:
-        total = sum(count for _, count in found)
-        axes.plot(
-            [at for at, _ in found], [ceiling * 0.72] * len(found), linestyle="none", marker="x", color=LOSS,
-            markersize=6, label=f"failed ({total:.0f})",
-        )  # fmt: skip
+    found = [at for at, count in zip(trace["at"], trace["failed"], strict=True) if count]
+    top = [ceiling * 0.72] * len(found)
+    axes.plot(found, top, linestyle="none", marker="x", color=LOSS, markersize=5)
+
+
+def legend() -> str:
+    """What the lines of every plot are, as HTML."""
+    words = [f"<b style='color:{colour}'>&#9644;</b> {label}" for _, colour, label in LINES]
+    words.append(f"<b style='color:{DEPLOY};opacity:.35'>&#9608;</b> from a deploy's command to its end")
+    words += ["&#8942; the new one is ready", "&#166; the old one begins to stop"]
+    words.append(f"<b style='color:{LOSS}'>&#215;</b> failed requests")
+    return "Latency in seconds over the seconds of the run, for each quarter of a second: " + ", ".join(words)

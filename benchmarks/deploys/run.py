@@ -36,7 +36,9 @@ MACHINE_CORE = 0
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few cells, about 50,000 requests, 4 minutes")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only cells whose name holds TEXT")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="only cells whose name holds TEXT (of all cells)"
+    )
     parser.add_argument("--again", action="store_true", help="measure cells anew that are done")
     parser.add_argument("--minutes", type=float, default=58, help="begin no cell that would end after this")
     parser.add_argument("--cgroup", default="", help="put the host in this cgroup, to give it more weight")
@@ -48,7 +50,8 @@ def main() -> int:
         return 1
     work = checkout.cache_dir() / "bench-deploys" / checkout.identity() / ("quick" if quick else "full")
     work.mkdir(parents=True, exist_ok=True)
-    wanted = [cell for cell in (cells.quick() if quick else cells.every()) if options.only in cell.name]
+    offered = cells.quick() if quick and not options.only else cells.every()
+    wanted = [cell for cell in offered if options.only in cell.name]
     if not wanted:
         print(
             f"--only: given {options.only!r}; allowed: a part of {', '.join(c.name for c in cells.every())}"

@@ -128,6 +128,8 @@ class Target:
             "strategy": cell.strategy if cell.deploys else "overlap",
             "max_requests": 0 if cell.deploys else RECYCLE_AFTER,
             "max_requests_jitter": 0,
+            # So that the journal tells of each worker that ends.
+            "loglevel": "info",
         }
         if cell.worker_class == "gthread":
             chosen["threads"] = THREADS
