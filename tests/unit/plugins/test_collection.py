@@ -37,6 +37,8 @@ def test_it_ships_the_runtime_the_role_and_the_plugins_and_none_of_our_own_tools
         names = set(tar.getnames())
     for wanted in ("farrier/sizing/plan.py", "roles/gunicorn_app/tasks/main.yml", "plugins/action/app.py"):
         assert wanted in names
+    for playbook in ("site", "deploy", "reload", "rollback", "remove"):
+        assert f"playbooks/{playbook}.yml" in names
     tops = {name.split("/")[0] for name in names}
     assert not tops & {".venv", ".ansible", ".git", "tests", "lab", "benchmarks", "dist"}
     assert not [name for name in names if "__pycache__" in name]
@@ -76,24 +78,25 @@ def test_pip_takes_the_runtime_and_the_command_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("kind", "name", "told"),
     [
-        ["-t", "module", "farrier.web.app"],
-        ["-t", "module", "farrier.web.preflight"],
-        ["-t", "filter", "farrier.web.plan"],
-        ["-t", "role", "farrier.web.gunicorn_app"],
+        ("module", "farrier.web.app", "migrate_on"),
+        ("module", "farrier.web.preflight", "memory"),
+        ("module", "farrier.web.release", "rollback"),
+        ("filter", "farrier.web.plan", "memory"),
+        ("role", "farrier.web.gunicorn_app", "gunicorn_app_guard"),
     ],
 )
-def test_ansible_doc_explains_it(installed: Path, arguments: list[str]) -> None:
+def test_ansible_doc_explains_it(installed: Path, kind: str, name: str, told: str) -> None:
     environment = {
         **os.environ,
         "ANSIBLE_COLLECTIONS_PATH": str(installed),
         "ANSIBLE_CONFIG": "",
         "LC_ALL": "C.UTF-8",
     }
-    command = [str(GALAXY.with_name("ansible-doc")), *arguments]
+    command = [str(GALAXY.with_name("ansible-doc")), "-t", kind, name]
     answer = subprocess.run(
         command, capture_output=True, text=True, env=environment, cwd=installed, check=False
     )
     assert answer.returncode == 0, answer.stderr
-    assert "WARNING" not in answer.stderr and "memory" in answer.stdout
+    assert "WARNING" not in answer.stderr and told in answer.stdout
