@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from . import constants
-from .database import threads_most, worker_count_in_deploy
+from .database import threads_most, worker_count_in_deploy, workers_at_once
 from .fields import Field
 from .strategy import Fit, Problem, most_workers
 from .timing import STOPPERS, proxy_idle
@@ -91,13 +91,16 @@ def _database(problem: Problem, one: Fit, fields: Mapping[str, Field]) -> Iterat
     connections = problem.connections
     if connections is None:
         return
-    count = worker_count_in_deploy(one.strategy, one.workers)
+    count = workers_at_once(one.strategy, one.workers, one.beside)
+    during = f"in a deploy by {one.strategy}"
+    if count > worker_count_in_deploy(one.strategy, one.workers):
+        during = "while one is replaced"
     each = _whole(fields, "db_pool_size") + _whole(fields, "db_max_overflow")
     if problem.threads_keep_connections:
         each = max(each, one.slots)
     if count * each > connections.usable:
         yield (
-            f"{counted(count, 'worker')} in a deploy by {one.strategy} x {counted(each, 'connection')} = "
+            f"{counted(count, 'worker')} {during} x {counted(each, 'connection')} = "
             f"{count * each}, more than "
             f"{connections.sentence()}: raise database_max_connections or put a pooler between"
         )

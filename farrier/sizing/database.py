@@ -27,9 +27,8 @@ class Connections:
     def each(self, strategy: str, workers: int, beside: Beside | None = None) -> int:
         """Connections one worker may hold, a deploy and what has room beside the app included."""
         beside = beside or Beside()
-        together = max(worker_count_in_deploy(strategy, workers), workers + beside.replacement)
         trial = constants.CANDIDATE_SLOTS if beside.gate else 0
-        return max(0, self.usable - trial) // together
+        return max(0, self.usable - trial) // workers_at_once(strategy, workers, beside)
 
     def sentence(self) -> str:
         """``100 (PostgreSQL's default) less 5 in reserve = 95``."""
@@ -52,6 +51,11 @@ def worker_count_in_deploy(strategy: str, workers: int) -> int:
     if strategy == "overlap":
         return 2 * workers
     return workers + 1 if strategy in ("rolling", "reload") else workers
+
+
+def workers_at_once(strategy: str, workers: int, beside: Beside) -> int:
+    """The most workers that run together: in a deploy, or while one replaces another."""
+    return max(worker_count_in_deploy(strategy, workers), workers + beside.replacement)
 
 
 def connections_least(worker_class: str, framework: str | None, slots: int) -> int:

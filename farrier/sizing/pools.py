@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import constants
-from .database import pool
+from .database import pool, worker_count_in_deploy, workers_at_once
 from .sheet import Sheet
 from .strategy import connections_each
 from .units import counted
@@ -38,8 +38,11 @@ def _pool(sheet: Sheet, is_async: bool) -> None:
     if problem.workload.framework == "django" and not is_async:
         size, overflow = each, 0  # no pool: a connection a thread
     allowed = connections.each(one.strategy, one.workers, one.beside)
-    workers = f"{counted(one.workers, 'worker')} and a deploy by {one.strategy}"
-    share = f"{connections.sentence()}; {workers} leave {allowed} a worker"
+    count = workers_at_once(one.strategy, one.workers, one.beside)
+    deploy = worker_count_in_deploy(one.strategy, one.workers)
+    when = "while one is replaced" if count > deploy else f"in a deploy by {one.strategy}"
+    gate = ", less two for a gate," if one.beside.gate else ""
+    share = f"{connections.sentence()}; {counted(count, 'worker')} {when}{gate} leave {allowed} a worker"
     bound_by = "database" if each >= allowed else "concurrency"
     sheet.add("db_pool_size", size, f"{share}, of which it uses {each}", bound_by)
     sheet.add("db_max_overflow", overflow, f"{each} in all less {size} in the pool", bound_by)

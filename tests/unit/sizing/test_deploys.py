@@ -185,6 +185,18 @@ def test_a_gate_needs_connections_too(maximum: int, threads: int, gate: bool, po
     )
 
 
+def test_a_replacement_needs_connections_too() -> None:
+    # four workers and one that takes over: 10 // 5, not 10 // 4
+    one = on(515, app(), workers=4, preload_app=False, database_max_connections=15)
+    assert (one.value("strategy"), one.value("recycling")) == ("queue", "replace-first")
+    assert one["db_pool_size"].why == (
+        "15 connections (yours) less 5 in reserve = 10; 5 workers while one is replaced leave 2 a worker, of "
+        "which it uses 1"
+    )
+    mine = on(515, app(), workers=4, preload_app=False, database_max_connections=15, db_pool_size=3)
+    assert mine.warnings[0].startswith("5 workers while one is replaced x 3 connections = 15, more than 15 ")
+
+
 def test_rolling_shares_the_connections_among_one_worker_more() -> None:
     one = on(8192, app("io", "gthread", "django"), cpus=8)
     # 95 connections, at least 4 a worker: both whole would do for 11 workers, 16 + 1 get 5 each
