@@ -47,7 +47,7 @@ def stream():
 """
 
 ASGI = """
-import asyncio
+import asyncio, time
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         while True:
@@ -75,7 +75,10 @@ async def app(scope, receive, send):
         await asyncio.sleep(seconds)
         await part(b"ne", False)
         return
-    await asyncio.sleep(seconds)
+    if path == "/thread":
+        await asyncio.to_thread(time.sleep, seconds)
+    else:
+        await asyncio.sleep(seconds)
     body = b""
     while path != "/unread":
         message = await receive()
@@ -302,18 +305,19 @@ def test_an_idle_worker_ends_at_once(serve: Serve, worker_class: str) -> None:
         assert site.seconds < 1.5
 
 
+@pytest.mark.parametrize("path", ["/slow?15", "/thread?15"])
 @pytest.mark.parametrize("worker_class", CLASSES)
-def test_a_quick_stop_drops(serve: Serve, worker_class: str) -> None:
+def test_a_quick_stop_drops(serve: Serve, worker_class: str, path: str) -> None:
     with stopping(serve, worker_class) as site:
         client = site.client(asked=False)
-        client.ask("/slow?15")
+        client.ask(path)
         time.sleep(0.3)
         site.stop(signal.SIGQUIT)
         with contextlib.suppress(ConnectionResetError):
             assert b"one" not in client.end()
         assert site.site.wait() == 0
         assert site.seconds < 4
-        assert site.site.event("worker_int")["requests_in_hand"][0]["request"] == "GET /slow?15"
+        assert site.site.event("worker_int")["requests_in_hand"][0]["request"] == f"GET {path}"
 
 
 @pytest.mark.parametrize("worker_class", KEEPING)

@@ -12,7 +12,11 @@ from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers.gasgi import ASGIWorker as GunicornASGIWorker
 
 from farrier.serve.endings import WORKER_BOOT_ERROR
+from farrier.serve.workers.drain import Drain
 from farrier.serve.workers.loop import LoopAcceptor, LoopWorker
+
+#: The highest number of a stream (RFC 9113, section 5.1.1).
+MOST_STREAMS = 2**31 - 1
 
 
 class Protocol(ASGIProtocol):
@@ -41,7 +45,8 @@ class Protocol(ASGIProtocol):
         if super()._will_close(request, response_requires_close):
             return True
         # A request that came behind this one is answered as well.
-        return bool(self.worker.draining and not self._callback_parser.remaining())
+        parser = self._callback_parser
+        return bool(self.worker.draining and not (parser is not None and parser.remaining()))
 
     @property
     def idle(self) -> bool:
@@ -108,6 +113,14 @@ class ASGIWorker(LoopWorker, GunicornASGIWorker):
         return LoopAcceptor(
             self, [listener.sock for listener in self.sockets], lambda: Protocol(self), context
         )
+
+    async def drain(self, acceptor: LoopAcceptor) -> Drain:
+        for connection in self.connections:
+            # HTTP/2: as if the client had said that it will ask no more. GOAWAY follows what is in hand.
+            http2 = getattr(connection, "_h2_conn", None)
+            if http2 is not None:
+                http2.draining, http2.peer_last_stream_id = True, MOST_STREAMS
+        return await super().drain(acceptor)
 
     def is_idle(self, connection: Any) -> bool:
         return bool(connection.idle)

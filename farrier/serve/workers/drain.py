@@ -6,6 +6,8 @@ moment (gunicorn #1236, #3038), and connections that were accepted and not read 
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Iterable
 from select import POLLIN, poll
@@ -19,6 +21,8 @@ LINGER = 3.0
 FAREWELL = 1.0
 #: Seconds after the grace in which what was cut may tidy up: below what the arbiter waits for last words.
 TIDY = 0.4
+#: Seconds that an ending process waits for threads that do not end.
+STUCK = 1.0
 #: Seconds between two looks at what is left.
 LOOK = 0.02
 
@@ -73,3 +77,10 @@ def has_bytes(descriptor: int) -> bool:
     asked = poll()
     asked.register(descriptor, POLLIN)
     return bool(asked.poll(0))
+
+
+def end_for_sure() -> None:
+    """The interpreter would wait for what every thread is in the middle of before the process ends."""
+    end = threading.Timer(STUCK, os._exit, (0,))
+    end.daemon = True
+    end.start()

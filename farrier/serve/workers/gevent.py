@@ -201,11 +201,13 @@ class GeventWorker(FarrierWorker, AsyncWorker):
             self.notify()
             gevent.sleep(LOOK)
         self.acceptor.close()
-        if not self.quick:
-            if self.in_hand:
-                self.say_cut()
-            # So that the app's own finally blocks run.
-            gevent.killall([one.greenlet for one in connections if one.busy], timeout=TIDY)
+        if self.quick:
+            self.cfg.worker_int(self)
+            return
+        if self.in_hand:
+            self.say_cut()
+        # So that the app's own finally blocks run.
+        gevent.killall([one.greenlet for one in connections if one.busy], timeout=TIDY)
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
 import ssl
-import threading
 import time
 from collections import deque
 from functools import partial
@@ -24,13 +22,11 @@ from gunicorn.workers.gthread import ThreadWorker as GunicornThreadWorker
 
 from farrier.serve.board import DRAINING
 from farrier.serve.workers.base import FarrierWorker
-from farrier.serve.workers.drain import LOOK, TIDY, Drain, has_bytes
+from farrier.serve.workers.drain import LOOK, TIDY, Drain, end_for_sure, has_bytes
 from farrier.serve.workers.response import decide_late
 
 #: Seconds that a client has to close its side, once it has been told to.
 PARTING = 2.0
-#: Seconds that an ending process waits for threads that do not end.
-STUCK = 1.0
 #: What handle() returns of a connection that has no request yet.
 WAITS = object()
 
@@ -42,7 +38,9 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        #: Connections that a thread has, and those of them with an HTTP/2 request in hand.
         self.serving: set[Any] = set()
+        self.streaming: set[Any] = set()
         self.parting: deque[Any] = deque()
         self.drain: Drain | None = None
 
@@ -51,6 +49,15 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
         try:
             return super().handle_request(req, conn)
         finally:
+            self.count_wsgi(req, self.put_down(token))
+
+    def handle_http2_request(self, req: Any, conn: Any, h2_conn: Any) -> None:
+        token = self.take_up(req.method, req.uri)
+        self.streaming.add(conn)
+        try:
+            super().handle_http2_request(req, conn, h2_conn)
+        finally:
+            self.streaming.discard(conn)
             self.count_wsgi(req, self.put_down(token))
 
     # --- connections ------------------------------------------------------------------------------
@@ -160,17 +167,11 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
         self._drain()
         self.tpool.shutdown(wait=False)
         if self.serving:
-            self._end_for_sure()
+            end_for_sure()
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        self._end_for_sure()
+        end_for_sure()
         super().handle_quit(sig, frame)
-
-    def _end_for_sure(self) -> None:
-        """The interpreter would wait for the requests of all threads before the process ends."""
-        end = threading.Timer(STUCK, os._exit, (0,))
-        end.daemon = True
-        end.start()
 
     def _drain(self) -> None:
         drain = self.drain = Drain(self.cfg.graceful_timeout, self.slot is not None and self.slot.alone)
@@ -186,7 +187,16 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
             self.notify()
             self.wait_for_and_dispatch_events(self._pause(drain))
             self.murder_expired()
+            if time.monotonic() >= drain.began + drain.linger:
+                self._end_idle_http2()
         self._cut()
+
+    def _end_idle_http2(self) -> None:
+        """Its thread waits in a read, and sees the end of it. What came before that is still answered."""
+        for conn in self.serving:
+            if conn.is_http2 and conn not in self.streaming:
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(conn.sock, socket.SHUT_RD)
 
     def _pause(self, drain: Drain) -> float:
         """Seconds until something is due, at most 1."""

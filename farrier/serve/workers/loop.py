@@ -20,7 +20,7 @@ from farrier.serve.board import DRAINING
 from farrier.serve.workers.accepting import Acceptor
 from farrier.serve.workers.base import READY_AGAIN, FarrierWorker
 from farrier.serve.workers.calls import Calls
-from farrier.serve.workers.drain import LOOK, Drain, has_bytes
+from farrier.serve.workers.drain import LOOK, Drain, end_for_sure, has_bytes
 
 #: Seconds that an idle client has to take part in the end of TLS.
 TLS_END = 1.0
@@ -133,6 +133,7 @@ class LoopWorker(FarrierWorker):
         if not self.quick:
             self.quick = True
             self.cfg.worker_int(self)
+            end_for_sure()
         self.stopping.set()
 
     def handle_abort(self, sig: int, frame: Any) -> None:
@@ -219,6 +220,8 @@ class LoopWorker(FarrierWorker):
         if self.in_hand:
             self.say_cut()
         await self.calls.cut()
+        if self.calls.going:
+            end_for_sure()
         for connection in list(self.connections):
             connection.transport.close()
         # Until the loop has written what it holds and sent FIN.

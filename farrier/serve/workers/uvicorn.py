@@ -43,16 +43,14 @@ class Server(uvicorn.Server):
             worker.refuse("the app's startup failed (its own message is above)", WORKER_BOOT_ERROR)
         grace = worker.cfg.graceful_timeout
         if await worker.wait_ready_async():
-            self.set_headers()
             acceptor = worker.acceptor = self.acceptor()
-            acceptor.start()
             self.started = True
+            acceptor.start()
             worker.mark_ready()
             tick = 0
             while await worker.tick():
                 tick += 1
                 if tick % 10 == 0:
-                    self.set_headers()
                     worker.notify()
                 acceptor.balance()
             grace = (await worker.drain(acceptor)).left
@@ -128,6 +126,11 @@ class UvicornWorker(LoopWorker, Worker):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGABRT, self.handle_abort)
         signal.signal(signal.SIGUSR1, self.handle_usr1)
+
+    def notify(self) -> None:
+        if self.server is not None and self.server.started:
+            self.server.set_headers()
+        super().notify()
 
     @property
     def served(self) -> int:
