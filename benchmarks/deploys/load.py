@@ -16,6 +16,7 @@ its share of the core and by how much it sent late.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import heapq
@@ -458,9 +459,9 @@ def main() -> None:
     order = Order.read(sys.argv[1])
     if order.core is not None:
         os.sched_setaffinity(0, {order.core})
-    if os.geteuid() == 0:
-        # Others on this core must not make it late; what it sends late is reported all the same.
-        os.nice(-10)
+    # Others on this core must not make it late; what it sends late is reported all the same.
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     gc.disable()  # nothing here lives in circles for long, and a collection would be lateness
