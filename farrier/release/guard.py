@@ -24,8 +24,11 @@ LOOK = 0.5
 FIRST = 5.0
 # Seconds between two lines of progress.
 TELL = 5.0
-# Seconds without a ready worker that are no mere exchange of one. The guard ends late rather than in one.
+# Seconds without a ready worker, or without a response to what is in hand, that are no mere exchange of a
+# worker and no mere pause. The guard ends late rather than in one.
 DOWN = 10.0
+# Seconds between two looks from which a rate may be told.
+RATE_LEAST = 2.0
 # A tail is bad where it is this many seconds as well: 3 ms after 1 ms is no reason to go back.
 SLOW_LEAST = 0.25
 # Times the share of errors, and the rate of kills, of the release before: less is the same trouble.
@@ -62,6 +65,12 @@ class Sample:
     """Seconds for which it has not been active and ready."""
     life: float = 0.0
     """When its arbiter started, which tells one from its successor."""
+    in_hand: int = 0
+    """Requests that it has taken up and not answered."""
+    silent: float = 0.0
+    """Seconds for which it has had requests in hand and answered none."""
+    rate: float = 0.0
+    """Responses a second of late; 0 where nobody looked for long enough."""
 
     def p95(self) -> float | None:
         """The 95th percentile of the latency in seconds; None without responses."""
@@ -105,6 +114,7 @@ def judge(before: Sample | None, now: Sample, limits: Guard) -> str | None:
         _down(now),
         _killed(before, now, limits),
         _restarted(before, now, limits),
+        _stuck(before, now, limits),
         _erring(before, now, limits),
         _slow(before, now, limits),
     ):
@@ -138,6 +148,16 @@ def _restarted(before: Sample, now: Sample, limits: Guard) -> str | None:
         how = ", ".join(f"{now.endings[name]} {name}" for name in BROKEN if now.endings.get(name))
         return f"workers ended badly: {how} ({_had(before.broken, before)})"
     return None
+
+
+def _stuck(before: Sample, now: Sample, limits: Guard) -> str | None:
+    # An open stream or two and nobody else there is no standstill: others must have been answered before.
+    if now.silent < DOWN or now.silent * before.rate < limits.requests:
+        return None
+    return (
+        f"nothing was answered for {now.silent:.0f} s, with {_count(now.in_hand, 'request', 'requests')} "
+        f"in hand (before: {before.rate:.1f} responses a second)"
+    )
 
 
 def _usual(count: int, before: Sample, limits: Guard) -> float:
@@ -219,7 +239,16 @@ def sample(layout: Layout, colour: str) -> Sample:
         unit="stopped" if (state, unit["Result"]) == ("inactive", "success") else state,
         ready=any(isinstance(one, dict) and one.get("ready") for one in workers),
         life=started,
+        in_hand=int(traffic.get("in_hand", 0)),
     )
+
+
+def sample_since(early: Sample | None, layout: Layout, colour: str) -> Sample:
+    """A sample with the rate of responses since an earlier one of the same colour."""
+    now = sample(layout, colour)
+    if early is None or early.life != now.life or now.age - early.age < RATE_LEAST:
+        return now
+    return dataclasses.replace(now, rate=(now.requests - early.requests) / (now.age - early.age))
 
 
 def _mapping(value: object) -> dict[str, Any]:
@@ -257,6 +286,8 @@ class Lives:
         self._gone = Sample()
         self._last: Sample | None = None
         self._down_since: float | None = None
+        self._silent_since = 0.0
+        self._answered = -1
 
     def add(self, seen: Sample, clock: float) -> Sample:
         """All of them together, as of `seen`; `clock` counts the seconds that it is down."""
@@ -269,8 +300,11 @@ class Lives:
         if up or self._down_since is None:
             self._down_since = clock
         whole = _sum(self._gone, self._last or seen)
+        if not seen.in_hand or whole.requests != self._answered:
+            self._silent_since, self._answered = clock, whole.requests
         return dataclasses.replace(
             whole,
+            silent=clock - self._silent_since,
             restarts=max(whole.restarts, seen.restarts),
             unit=seen.unit,
             ready=seen.ready,

@@ -60,6 +60,7 @@ class Machine:
     plan: Plan | None = None
     changed: bool = False
     warnings: list[str] = field(default_factory=list)
+    early: guard.Sample | None = None
 
     def __post_init__(self) -> None:
         self.state = State.load(self.layout)
@@ -74,6 +75,7 @@ class Machine:
             self.state = State.load(self.layout)
             self.recover()
             first = self.state.active is None
+            self.early = None if self.state.active is None else guard.sample(self.layout, self.state.active)
             try:
                 self.begin()
                 self.advance()
@@ -239,7 +241,7 @@ class Machine:
     def replace(self, view: View, release: Release) -> None:
         """The exchange, and the guard's watch over what came of it."""
         old, known = self.state.active, files.read_json(self.layout.app_json)
-        before = guard.sample(self.layout, old) if old else None
+        before = guard.sample_since(self.early, self.layout, old) if old else None
         self.state.run["previous"] = self.state.previous
         self.exchange(view, release)
         # Who rolls back wants just that.

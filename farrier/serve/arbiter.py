@@ -997,7 +997,9 @@ class FarrierArbiter(Arbiter):
         now = time.monotonic()
         if now - self._traffic_at >= TRAFFIC_EVERY:
             self._traffic_at = now
-            self._traffic = self.past.plus(one.slot.traffic for one in self.WORKERS.values()).shown()
+            slots = [one.slot for one in self.WORKERS.values()]
+            whole = self.past.plus(slot.traffic for slot in slots)
+            self._traffic = {**whole.shown(), "in_hand": sum(slot.in_hand for slot in slots)}
         return self._traffic
 
 

@@ -35,6 +35,12 @@ BAD: list[tuple[str, Sample | None, Sample, str]] = [
     ),
     ("restarted", seen(9), seen(0, restarts=1), "the service died and was started again once"),
     ("crashes", seen(9), seen(0, endings={"crashed": 2, "timed out": 1}), "badly: 2 crashed, 1 timed out"),
+    (
+        "hung",
+        seen(900, rate=40.0),
+        seen(0, in_hand=8, silent=10.0),
+        "nothing was answered for 10 s, with 8 req",
+    ),
     ("failed", seen(9), seen(0, unit="failed"), "the service failed"),
     ("unready", seen(9), seen(0, ready=False, down=DOWN), "no worker was ready for 10 s"),
     ("gone", seen(9), seen(0, unit="activating", down=11.0), "the service was activating for 11 s"),
@@ -61,6 +67,8 @@ GOOD: list[tuple[str, Sample | None, Sample]] = [
     ("crashes as before", seen(900, endings={"crashed": 40}), seen(200, endings={"crashed": 3})),
     ("recycled and stopped", seen(900), seen(200, endings={"recycled": 9, "stopped": 9})),
     ("an exchange of its only worker", seen(900), seen(0, ready=False, down=DOWN - 1)),
+    ("a stream, and nobody else", seen(900, rate=0.1), seen(0, in_hand=1, silent=25.0)),
+    ("a short pause", seen(900, rate=40.0), seen(0, in_hand=8, silent=DOWN - 1)),
     ("reloading", seen(900), seen(0, unit="reloading")),
 ]
 
@@ -112,6 +120,15 @@ def test_it_is_down_from_when_it_was_last_seen_up() -> None:
     assert lives.add(seen(1, life=1.0, ready=False), 104.0).down == 4.0
     assert lives.add(seen(1, life=1.0), 104.5).down == 0.0
     assert lives.add(seen(1, life=1.0, ready=False), 105.0).down == 0.5
+
+
+def test_it_is_silent_while_it_answers_none_of_what_it_has_in_hand() -> None:
+    lives = Lives()
+    assert lives.add(seen(5, life=1.0, in_hand=3), 10.0).silent == 0.0
+    assert lives.add(seen(5, life=1.0, in_hand=4), 14.0).silent == 4.0
+    assert lives.add(seen(6, life=1.0, in_hand=4), 15.0).silent == 0.0
+    assert lives.add(seen(6, life=1.0, in_hand=0), 19.0).silent == 0.0
+    assert lives.add(seen(6, life=1.0, in_hand=1), 20.0).silent == 1.0
 
 
 @pytest.mark.parametrize(
