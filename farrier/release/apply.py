@@ -49,8 +49,6 @@ DEPLOY_PROPERTIES = (
     "TimeoutStopSec=300",
     "UMask=0022",
 )
-# A run that was killed, whoever did it, is put right at once, and not only by the next one.
-AFTER_A_KILL = 'case "$SERVICE_RESULT" in signal|core-dump|oom-kill|timeout) exec "$@" ;; esac'
 
 
 @dataclass
@@ -393,10 +391,9 @@ class _Taken(FarrierError):
 
 def _start_unit(spec: Spec, layout: Layout) -> None:
     argv, env = runtime.command(runtime.find(spec.runtime))
-    recover = ["/bin/sh", "-c", AFTER_A_KILL, "sh", *argv, "release", "recover", layout.name]
-    properties = [
-        f"--property={item}" for item in (*DEPLOY_PROPERTIES, f"ExecStopPost={shlex.join(recover)}")
-    ]
+    script = Path(env["PYTHONPATH"]) / "farrier" / "release" / "after_kill.sh"
+    recover = shlex.join(["/bin/sh", str(script), *argv, "release", "recover", layout.name])
+    properties = [f"--property={item}" for item in (*DEPLOY_PROPERTIES, f"ExecStopPost={recover}")]
     variables = [f"--setenv={name}={value}" for name, value in {**env, "LANG": "C.UTF-8"}.items()]
     command = ["systemd-run", f"--unit={layout.deploy_unit}", "--collect", "--quiet", *properties, *variables]
     command += [f"--description=Farrier deploys {layout.name}", *argv, "release", "work", layout.name]
