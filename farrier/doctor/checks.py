@@ -87,11 +87,12 @@ def workers(s: Snapshot) -> Finding:
         )
     has = s.workers_wanted
     if has is not None and has != want and s.lock_age is None:
+        cut = ", or a rolling exchange that was cut" if s.deployed else ""
         signal, count = ("TTIN", want - has) if has < want else ("TTOU", has - want)
         return Finding(
             "workers",
             "look",
-            f"it has {has} workers where {want} are planned: a rolling exchange was cut, or TTIN and TTOU",
+            f"it has {has} workers where {want} are planned: TTIN or TTOU{cut}",
             f"{s.signal(signal)}{f', {count} times' if count > 1 else ''}",
         )
     return Finding("workers", "ok", f"{ready} of {want} workers are ready")
