@@ -29,7 +29,10 @@ def app(environ, start_response):
     if path == "/early":
         start_response("200 OK", [("Content-Length", "3")])
         return early(seconds)
-    time.sleep(seconds)
+    try:
+        time.sleep(seconds)
+    finally:
+        seconds > 50 and open("tidied", "w").close()
     body = b"one" if path == "/unread" else environ["wsgi.input"].read() or b"one"
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
@@ -296,13 +299,49 @@ def test_a_stream_has_the_grace_and_then_a_clean_end(serve: Serve, worker_class:
         assert "Traceback" not in site.site.text
 
 
+@pytest.mark.parametrize("path", ["/stream", "/slow?60"])
+def test_sync_has_its_one_request_end_in_the_same_way(serve: Serve, path: str) -> None:
+    """It runs in the main thread, so that even one that only waits is ended with its ``finally``."""
+    with stopping(serve, "sync", GRACEFUL_TIMEOUT="2") as site:
+        client = site.client(asked=False)
+        client.ask(path)
+        time.sleep(0.3)
+        os.kill(site.worker, TERM)
+        began = time.monotonic()
+        assert not client.end().endswith(b"0\r\n\r\n")
+        assert 1.7 < time.monotonic() - began < 2.7
+        cut = site.site.event("requests_cut")
+        assert [one["request"] for one in cut["requests_in_hand"]] == [f"GET {path}"]
+        site.site.event("worker_ended", worker=site.worker)
+        assert (serve.folder / "tidied").exists()
+        assert "Traceback" not in site.site.text
+
+
+def test_sync_lingers_for_a_client_that_has_said_nothing(serve: Serve) -> None:
+    with stopping(serve, "sync") as site:
+        late = site.client(asked=False)
+        time.sleep(0.3)
+        site.stop()
+        time.sleep(1)
+        late.ask()
+        assert late.answer() == "200 close one"
+        site.ended_well()
+    with stopping(serve, "sync") as site:
+        silent = site.client(asked=False)
+        time.sleep(0.3)
+        site.stop()
+        assert silent.end() == b""
+        assert 2.5 < site.seconds < 4.5
+        site.ended_well()
+
+
 @pytest.mark.parametrize("worker_class", CLASSES)
 def test_an_idle_worker_ends_at_once(serve: Serve, worker_class: str) -> None:
     with stopping(serve, worker_class) as site:
         assert site.site.get()[0] == 200
         site.stop()
         site.ended_well()
-        assert site.seconds < 1.5
+        assert site.seconds < 2.5  # not the linger, whatever else this machine does
 
 
 @pytest.mark.parametrize("path", ["/slow?15", "/thread?15"])

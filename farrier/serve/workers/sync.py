@@ -7,9 +7,10 @@ from typing import Any
 from gunicorn.workers.sync import SyncWorker as GunicornSyncWorker
 
 from farrier.serve.workers.base import FarrierWorker
+from farrier.serve.workers.single import OneAtATime
 
 
-class SyncWorker(FarrierWorker, GunicornSyncWorker):
+class SyncWorker(OneAtATime, FarrierWorker, GunicornSyncWorker):
     """``worker_class`` sync."""
 
     interface = "wsgi"
