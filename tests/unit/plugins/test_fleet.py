@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.farrier.web.plugins.modules import release as release_module
 from ansible_collections.farrier.web.plugins.plugin_utils import fleet
 
@@ -153,3 +154,11 @@ def test_a_release_that_cannot_serve_is_refused_with_those_that_can(given: dict[
         _target(**given)
     if given["release"] == "bbbbbbbb":
         assert _target(**given, force=True) == "20261102-080000-bbbbbbbb"
+
+
+def test_the_release_modules_documentation_has_every_option_as_it_is() -> None:
+    documented = yaml.safe_load(release_module.DOCUMENTATION)["options"]
+    shape = ("type", "choices", "default", "required")
+    assert {name: {key: option.get(key) for key in shape} for name, option in documented.items()} == {
+        name: {key: option.get(key) for key in shape} for name, option in release_module.ARGUMENTS.items()
+    }
