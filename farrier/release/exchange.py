@@ -362,9 +362,10 @@ def complete(layout: Layout, state: State) -> None:
 
 
 def wake(layout: Layout, colour: str) -> None:
-    """The colour serves, whatever has become of it."""
+    """The colour serves, whatever has become of it; returns when it does."""
     for unit in (layout.socket, layout.service(colour)):
-        if not systemd.is_active(unit):
+        # One that is being started or stopped counts as well: the order waits for it.
+        if systemd.show(unit, "ActiveState")["ActiveState"] not in ("active", "reloading"):
             systemd.systemctl("reset-failed", unit, check=False)
             systemd.systemctl("start", unit, timeout=300)
 
