@@ -139,10 +139,11 @@ class WSGIRequest:
         self.app = app
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        # Gunicorn's response, for whoever counts this request: see FarrierWorker.count_wsgi().
-        response = getattr(start_response, "__self__", None)
-        if response is not None:
-            response.req.response = response
+        # For whoever counts this request, see FarrierWorker.count_wsgi(). Not the response itself: it
+        # holds the request and the client's socket, and only the collector would find such a circle.
+        request = getattr(getattr(start_response, "__self__", None), "req", None)
+        if request is not None:
+            request.answer = None
         if isinstance(sys.stderr, JsonStream):
             # Gunicorn's writes to the log's handlers themselves, past every format.
             environ["wsgi.errors"] = sys.stderr
@@ -151,7 +152,10 @@ class WSGIRequest:
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
             if not any(name.lower() == "x-request-id" for name, _ in headers):
                 headers = [*headers, ("X-Request-ID", chosen)]
-            return start_response(status, headers, *rest)
+            write = start_response(status, headers, *rest)
+            if request is not None:
+                request.answer = int(status[:3])
+            return write
 
         return self.app(environ, start)
 

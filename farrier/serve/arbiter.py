@@ -589,8 +589,7 @@ class FarrierArbiter(Arbiter):
             if time.monotonic() > deadline:
                 return worker.slot.note or f"it was not ready within {limit:g} s"
             self._turn()
-        ended = worker.ended
-        return getattr(worker, "failure", None) or f"{ended.reason}: {ended.message}"
+        return _why_ended(worker)
 
     def _await_count(self) -> None:
         """Until those that came on top are ready as well; no longer than a boot may take."""
@@ -632,8 +631,7 @@ class FarrierArbiter(Arbiter):
             if step.old.pid not in self.WORKERS:
                 self.recycling = None
         elif step.newcomer.pid not in self.WORKERS:
-            ended = step.newcomer.ended
-            self._recycling_failed(step.newcomer.failure or f"{ended.reason}: {ended.message}")
+            self._recycling_failed(_why_ended(step.newcomer))
         elif step.old.retired or step.old.pid not in self.WORKERS:
             self._without_the_old(step)
         elif _is_ready(step.newcomer):
@@ -1019,6 +1017,11 @@ def _is_ready(worker: Any) -> bool:
     if not hasattr(worker, "mark_ready") and not worker.slot.proven and time.time() - worker.started_at > 1.0:
         worker.slot.stage = READY
     return bool(worker.slot.ready)
+
+
+def _why_ended(worker: Any) -> str:
+    """Of one on trial: why it did not boot, else how it ended."""
+    return getattr(worker, "failure", None) or f"{worker.ended.reason}: {worker.ended.message}"
 
 
 def _shown_worker(worker: Any) -> dict[str, Any]:

@@ -183,7 +183,11 @@ def test_sums_and_bounds() -> None:
 
 def test_a_count_costs_less_than_three_microseconds() -> None:
     slot = Board().take()
-    best = min(timeit.repeat(lambda: slot.counters.add(0.0123, False), number=20000, repeat=5)) / 20000
+    # CPU time: the machine may be busy with something else.
+    runs = timeit.repeat(
+        lambda: slot.counters.add(0.0123, False), number=20000, repeat=5, timer=time.process_time
+    )
+    best = min(runs) / 20000
     print(f"one count: {best * 1e6:.2f} microseconds")
     assert best < 3e-6
 
@@ -212,3 +216,20 @@ def test_the_state_file_says_how_workers_ended_and_what_a_reload_came_to(
     state = serve.state()
     assert "no_such_module" in state["last_reload"]["refused"]
     assert state["endings"]["failed to boot"] == 1
+
+
+@pytest.mark.parametrize("worker_class", WSGI_CLASSES)
+def test_counting_leaves_no_circle_for_the_collector(serve: Serve, worker_class: str) -> None:
+    """A request, its response and the client's socket are gone with the last reference to them."""
+    (serve.folder / "wsgi_app.py").write_text(
+        "import gc\n"
+        "gc.disable()\n"
+        "def app(environ, start_response):\n"
+        "    alive = sum(type(one).__name__ == 'Response' for one in gc.get_objects())\n"
+        "    start_response('200 OK', [('Content-Length', '4')])\n"
+        "    return [b'%4d' % alive]\n"
+    )
+    site = serve(WORKERS="1", WORKER_CLASS=worker_class)
+    for _ in range(20):
+        last = int(site.get()[1])
+    assert last <= 3

@@ -24,6 +24,8 @@ from farrier.serve.log import Aborted
 
 #: Seconds between two tries of the readiness checks.
 READY_AGAIN = 0.5
+#: In place of the app's answer to a request that never came to the app.
+NOT_ASKED: Any = object()
 #: How a write to a client that has left ends, and what frameworks say of it (Starlette, Django; asyncio
 #: cancels the request of a client that has left).
 CLIENT_LEFT = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
@@ -212,9 +214,9 @@ class FarrierWorker:
     def count_wsgi(self, req: Any, seconds: float) -> None:
         """The same by Gunicorn's request. One that never came to the app counts only if an error ended it:
         health checks come every few seconds, always fast, and would hide what users get."""
-        response = getattr(req, "response", None)
-        if response is not None:
-            self.count(seconds, response.status_code if response.status else None)
+        answer = getattr(req, "answer", NOT_ASKED)
+        if answer is not NOT_ASKED:
+            self.count(seconds, answer)
         elif sys.exc_info()[1] is not None:
             self.count(seconds, None)
 
