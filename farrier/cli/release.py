@@ -79,19 +79,19 @@ def _apply(args: argparse.Namespace) -> int:
 
     more = {"retry_bad": True} if args.retry_bad else {}
     spec = read_spec(args.spec, who=_who(), **more)
-    return _ended(args, apply(spec, check=args.check, diff=args.diff, say=_said))
+    return _ended(args, apply(spec, check=args.check, diff=args.diff, say=_Progress()))
 
 
 def _rollback(args: argparse.Namespace) -> int:
     from farrier.release.apply import rollback
 
-    return _ended(args, rollback(args.name, args.to, _who(), _said, args.force))
+    return _ended(args, rollback(args.name, args.to, _who(), _Progress(), args.force))
 
 
 def _reload(args: argparse.Namespace) -> int:
     from farrier.release.apply import reload
 
-    return _ended(args, reload(args.name, _who(), _said))
+    return _ended(args, reload(args.name, _who(), _Progress()))
 
 
 def _mark(args: argparse.Namespace) -> int:
@@ -113,7 +113,7 @@ def _remove(args: argparse.Namespace) -> int:
 
     layout = layout_of(args.name)
     data = {"name": args.name, "state": "absent", "root": str(layout.root), "keep_data": args.keep_data}
-    return _ended(args, apply(Spec.from_mapping({**data, "who": _who()}), say=_said))
+    return _ended(args, apply(Spec.from_mapping({**data, "who": _who()}), say=_Progress()))
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -181,16 +181,24 @@ def _ended(args: argparse.Namespace, result: Result) -> int:
     return result.status
 
 
-def _said(event: Mapping[str, Any]) -> None:
-    """Progress for a person: a line for each step that did something."""
-    if event["event"] == "done" and event.get("changed"):
-        print(
-            f"{event['step']:14} {event['seconds']:7.1f} s  {event['detail']}".rstrip(),
-            file=sys.stderr,
-            flush=True,
-        )
-    elif event["event"] == "failed":
-        print(f"{event['step']:14}  failed", file=sys.stderr, flush=True)
+class _Progress:
+    """Progress for a person: a line for each step that did something, and what the guard sees meanwhile."""
+
+    def __init__(self) -> None:
+        self._step = ""
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        if event["event"] == "start":
+            self._step = event["step"]
+        elif event["event"] == "line" and self._step == "guard":
+            self._say(f"{'':14}            {event['detail']}")
+        elif event["event"] == "done" and event.get("changed"):
+            self._say(f"{event['step']:14} {event['seconds']:7.1f} s  {event['detail']}".rstrip())
+        elif event["event"] == "failed":
+            self._say(f"{event['step']:14}  failed")
+
+    def _say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _who() -> str:
