@@ -136,10 +136,13 @@ def tell(result: dict[str, Any]) -> None:
     counts, generator = result["counts"], result["generator"]
     kinds = {name: counts[name] for name in ("refused", "reset", "closed", "unanswered", "status", "body")}
     failed = ", ".join(f"{count} {name}" for name, count in kinds.items() if count) or "0 failed"
+    during = result["during"]
+    felt = f", {during['p99']:.3f} during, longest {during['max']:.3f}" if result["deploys"] else ""
+    if result["cell"]["ours"] and not result["deploys"]:
+        felt = f", {result['recycled']} workers recycled"
     print(
         f"      {counts['sent']} requests at {result['rate']:.0f}/s, {failed}; "
-        f"p99 {result['steady']['p99']:.3f} s steady, {result['during']['p99']:.3f} during, "
-        f"longest {result['during']['max']:.3f}; "
+        f"p99 {result['steady']['p99']:.3f} s steady{felt}; "
         f"generator {generator['cpu']:.0%}, late p99 {generator['late_p99'] * 1000:.1f} ms"
         + (f"; NOT COUNTED: {result['not_counted']}" if result["not_counted"] else ""),
         flush=True,
