@@ -143,8 +143,14 @@ class HostAction(ActionBase):
         told = stopped_here(left_alone(self._task, task_vars or {}))
         try:
             result = self.act(task_vars or {})
-        except (AnsibleActionFail, AnsibleConnectionFailure) as refused:
-            raise type(refused)(f"{refused.message}{told}") from None
+        except AnsibleActionFail as refused:
+            raise AnsibleActionFail(f"{refused.message}{told}") from None
+        except AnsibleConnectionFailure as lost:
+            if not self._task.any_errors_fatal:
+                raise
+            # As unreachable it would not stop the play: Ansible counts such a host twice, finds more failures
+            # than the batch has hosts, and goes on with the next (ansible/ansible#82834, seen with core 2.19).
+            raise AnsibleActionFail(f"{lost.message}{told}") from None
         if told and result.get("failed") and not self._task.ignore_errors:
             # Ansible would show the module's own line, as it came from the host.
             result.pop("exception", None)

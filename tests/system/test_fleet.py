@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import threading
 import time
@@ -247,6 +248,8 @@ def test_all_go_back_to_one_release_by_any_hosts_name_for_it(fleet: Fleet) -> No
     assert f"+{known['rollback']}" in done.stdout
     assert {name: told["failed"] for name, told in found.items()} == {name: [] for name in NAMES}
     assert fleet.served() == ["two"] * 3
+    asked = fleet.state("fleet1")["history"][-1]
+    assert asked["action"] == "rollback" and asked["who"].endswith(f"@{socket.gethostname()}"), asked
     again = _recap(fleet.play("rollback", gunicorn_app_release=known["rollback"]))
     assert [row["changed"] for row in again.values()] == [0, 0, 0]
     ahead = fleet.play("rollback", "--check")
@@ -283,7 +286,7 @@ def test_a_host_that_comes_alone_migrates_itself(fleet: Fleet) -> None:
 
 def _when_guarded(fleet: Fleet, running: subprocess.Popen[str]) -> None:
     """Returns when the first host watches its new release."""
-    host, deadline = fleet.hosts["fleet1"], time.monotonic() + 60
+    host, deadline = fleet.hosts["fleet1"], time.monotonic() + 200
     runs = "systemctl is-active -q farrier-deploy-hello"
     asked = f"{runs} && tail -n 1 /srv/hello/events.jsonl | grep -q guard && sleep 1 && {runs}"
     while host.run(["sh", "-c", asked], check=False).returncode:

@@ -289,18 +289,25 @@ def test_check_and_diff_on_a_bare_host_show_the_plan_and_change_nothing(lab_host
     assert _snapshot(lab_host) == before
 
 
-def test_a_host_that_does_not_answer_is_told_with_its_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("playbook", ["site", "deploy", "reload"])
+def test_a_host_that_does_not_answer_is_told_with_its_name_and_with_those_left_alone(
+    tmp_path: Path, playbook: str
+) -> None:
     inventory = tmp_path / "hosts.yml"
+    host = "ansible_host: 127.0.0.1\n      ansible_port: 1\n"
     inventory.write_text(
-        "web:\n  hosts:\n    away:\n      ansible_host: 127.0.0.1\n      ansible_port: 1\n"
-        "      gunicorn_app_name: hello\n      gunicorn_app_app: hello:app\n"
-        "      gunicorn_app_requirement: hello\n"
+        f"web:\n  hosts:\n    away:\n      {host}    farther:\n      {host}"
+        "  vars:\n    gunicorn_app_name: hello\n    gunicorn_app_app: hello:app\n"
+        "    gunicorn_app_requirement: hello\n"
     )
-    command = [tools.bin_path("ansible-playbook"), "-i", str(inventory), "playbooks/site.yml"]
+    command = [tools.bin_path("ansible-playbook"), "-i", str(inventory), f"playbooks/{playbook}.yml"]
     environment = {**os.environ, **tools.environment(), "ANSIBLE_NOCOLOR": "1"}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False
     )
-    assert done.returncode == 4
-    assert "port 1: Connection refused" in done.stdout + done.stderr
-    assert "unreachable=1" in done.stdout and "Traceback" not in done.stdout + done.stderr
+    assert done.returncode == 2
+    told = " ".join((done.stdout + done.stderr).split())
+    assert "port 1: Connection refused" in told
+    assert "the play stops here, farther is left as before" in told
+    assert "farther " not in done.stdout.partition("PLAY RECAP")[2]
+    assert "failed=1" in done.stdout and "Traceback" not in done.stdout + done.stderr

@@ -135,5 +135,11 @@ def test_the_host_says_itself_what_it_serves(web: Any, app: dict[str, Any]) -> N
     assert app["name"] in web.check_output("/usr/local/bin/farrier status")
 
 
+def test_the_host_remembers_how_its_releases_went(web: Any, app: dict[str, Any]) -> None:
+    known = json.loads(web.check_output(f"/usr/local/bin/farrier release list {app['name']} --json"))
+    assert [run["outcome"] for run in known["history"]] == ["good"]
+    assert known["history"][0]["release"] == known["release"]
+
+
 def test_nothing_failed_meanwhile(web: Any) -> None:
     assert web.check_output("systemctl list-units --failed --plain --no-legend") == ""
