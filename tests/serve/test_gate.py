@@ -57,7 +57,8 @@ def test_a_gate_passes_the_checks_says_ready_and_accepts_nothing(
         began = time.monotonic()
         site.signal(TERM)
         assert site.wait() == 0
-        assert time.monotonic() - began < 1.5
+        # Far from graceful_timeout, which is 30 s.
+        assert time.monotonic() - began < 6
 
 
 def test_a_gate_beside_a_server_with_its_own_address(serve: Serve) -> None:

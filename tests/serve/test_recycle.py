@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,8 @@ import pytest
 from farrier.sizing import Budget, Settings, Workload, plan
 
 from .conftest import CLASSES, HUP, TERM, TTIN, TTOU, Serve, Site, app_of
-from .test_lossless import Client
+from .test_lossless import load
 from .test_reload import children
-
-
-@contextmanager
-def load(site: Site) -> Iterator[list[Client]]:
-    """Three kept-alive clients and two that connect anew; fails the test if any request of theirs does."""
-    end = threading.Event()
-    clients = [Client(site, keep, end) for keep in (True, True, True, False, False)]
-    for client in clients:
-        client.start()
-    try:
-        yield clients
-    finally:
-        end.set()
-        for client in clients:
-            client.join(20)
-    assert [failure for client in clients for failure in client.failed] == []
 
 
 class Watch(threading.Thread):
@@ -83,7 +66,7 @@ def test_the_replacement_serves_before_the_old_one_ends(serve: Serve, worker_cla
         MAX_REQUESTS_JITTER="0",
     )
     with Watch(lambda: ready(serve)) as count, Watch(lambda: len(children(site))) as processes:
-        with load(site):
+        with load(site.address):
             site.event("worker_ended", 4, seconds=60, reason="recycled")
     assert min(count.seen) == 2, "fewer than planned were ready"
     # One on trial or draining at a time: the memory that the plan has reserved.
@@ -98,7 +81,7 @@ def test_a_single_worker_goes_before_its_successor_comes(serve: Serve, worker_cl
         app_of(worker_class), WORKERS="1", MAX_REQUESTS="20", MAX_REQUESTS_JITTER="0",
         FARRIER_PLAN=small(worker_class=worker_class),
     )  # fmt: skip
-    with Watch(lambda: len(children(site))) as processes, load(site):
+    with Watch(lambda: len(children(site))) as processes, load(site.address):
         site.event("worker_ended", 3, seconds=60, reason="recycled")
     assert max(processes.seen) == 1
 
@@ -110,7 +93,7 @@ def test_many_that_are_due_at_once_go_one_after_the_other(serve: Serve) -> None:
     )
     first = {worker["pid"] for worker in serve.state()["workers"]}
     with Watch(lambda: ready(serve)) as count, Watch(lambda: len(children(site))) as processes:
-        with load(site):
+        with load(site.address):
             for pid in first:
                 site.event("worker_ended", worker=pid, reason="recycled", seconds=60)
     assert min(count.seen) == 4
@@ -141,10 +124,9 @@ def start_recycling(serve: Serve, tmp_path: Path, workers: str, boot: float) -> 
     app = tmp_path / "wsgi_app.py"
     app.write_text(f"import time; time.sleep({boot})\n" + app.read_text())
     count = int(workers)
-    with load(site):
-        deadline = time.monotonic() + 10
-        while len(children(site)) == count and time.monotonic() < deadline:
-            time.sleep(0.01)
+    deadline = time.monotonic() + 10
+    while len(children(site)) == count and time.monotonic() < deadline:
+        assert site.get() == (200, b"one")
     assert len(children(site)) == count + 1
     return site
 
@@ -179,8 +161,7 @@ def test_ttin_and_ttou_while_a_replacement_boots(serve: Serve, tmp_path: Path) -
     assert len(children(site)) == 3
     # The one that has not booted yet is given up, never the one that serves.
     site.signal(TTOU)
-    with load(site):
-        site.event("worker_ended", reason="recycled")
+    site.event("worker_ended", reason="recycled")
     assert serve.state()["workers_wanted"] == 1
     assert ready(serve) == 1
 
