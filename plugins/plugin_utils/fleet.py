@@ -149,7 +149,7 @@ class HostAction(ActionBase):
             if not self._task.any_errors_fatal:
                 raise
             # As unreachable it would not stop the play: Ansible counts such a host twice, finds more failures
-            # than the batch has hosts, and goes on with the next (ansible/ansible#82834, seen with core 2.19).
+            # than the batch has hosts, and goes on with the next one (ansible/ansible#82834, core 2.19).
             raise AnsibleActionFail(f"{lost.message}{told}") from None
         if told and result.get("failed") and not self._task.ignore_errors:
             # Ansible would show the module's own line, as it came from the host.
