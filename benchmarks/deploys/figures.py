@@ -157,7 +157,7 @@ def today(theirs: Cells, command: str) -> list[dict[str, Any]]:
     found = []
     for cell in theirs:
         count = len(cell["deploys"])
-        times = f"{count} time{'s' if count > 1 else ''}" if count else "again and again"
+        times = f"{count} time{'s' if count > 1 else ''}" if count else f"{cell['recycled']} workers recycled"
         name = f"today: {cell['cell']['label']}, {times}: failed of {cell['counts']['sent']:,}"
         found.append(figure(name, failed(cell), "requests", command))
     return found

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.deploys import tally
-from benchmarks.deploys.cells import LOADED, RATE_MOST, RATE_MOST_QUICK, Cell
+from benchmarks.deploys.cells import LOADED, RATE_MOST, RATE_MOST_QUICK, WORKERS, Cell
 from benchmarks.deploys.core import OTHERS_MOST, Core
 from benchmarks.deploys.target import PORT, TODAY_PORT, Deploy, Target
 
@@ -178,6 +178,7 @@ def told(
     steady = ~tally.between(records, [(began, ended + 1.0) for began, ended in windows])
     base = tally.latencies(records[steady])
     ended = [event.get("reason") for event in journal if event["event"] == "worker_ended"]
+    seen = len({one["worker"] for one in run.result["servers"]})
     return {
         "cell": asdict(cell),
         "began": float(records["due"].min()),
@@ -191,7 +192,7 @@ def told(
         "steady": base,
         "during": tally.latencies(records[during]),
         "deploys": [one_deploy(run, one, base, journal, window(cell, one)) for one in deploys],
-        "recycled": ended.count("recycled"),
+        "recycled": 0 if cell.deploys else seen - WORKERS[cell.worker_class],
         "endings": {str(reason): ended.count(reason) for reason in sorted(set(map(str, ended)))},
         "generator": {
             "cpu": run.result["cpu"],

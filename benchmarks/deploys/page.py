@@ -245,7 +245,7 @@ def detail_table(ours: Cells) -> str:
 
 
 def deploys_of(cell: Cell) -> str:
-    if not cell["cell"]["ours"] or cell["deploys"]:
+    if cell["deploys"]:
         refused = len(cell["deploys"]) - len(figures.deployed(cell))
         return f"{len(cell['deploys'])}" + (f" ({refused} refused)" if refused else "")
     return f"{cell['recycled']} recycled"
