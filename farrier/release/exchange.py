@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pwd
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -169,12 +170,13 @@ class Exchange:
 
     def check_config(self) -> None:
         link, limit = self.layout.link(self.new), room.free() - room.SPARE
+        home = pwd.getpwuid(self.account.uid).pw_dir
         argv = [str(link / "venv/bin/farrier"), "serve", "--check-config", self.spec.app]
         seconds = CHECK_FACTOR * float(units.start_timeout(self.spec, self.plan))
         try:
             command.run(
                 room.bounded(argv, self.account, limit, self.layout.name),
-                env=command.base_env(self.env), cwd=link / "src" / self.spec.chdir, timeout=seconds,
+                env=command.base_env({"HOME": home, **self.env}), cwd=link / "src" / self.spec.chdir, timeout=seconds,
                 what="config", own_words=True,
             )  # fmt: skip
         except FarrierError as error:

@@ -6,6 +6,7 @@ the switch a failure (or a kill, at the next run) puts everything back; after it
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import signal
@@ -267,7 +268,7 @@ class Machine:
         if found is not None and bad != good:
             found.bad = {"time": states.now(), "why": why, "who": "guard"}
             found.save(self.layout)
-        self.spec = Spec.from_mapping(files.read_json(self.layout.app_json) or {})
+        self.spec = self.spec_before()
         view = look(self.spec, self.layout, known=release.source)
         view.release = release
         try:
@@ -275,6 +276,11 @@ class Machine:
         except FarrierError as error:
             raise FarrierError(f"{why}, and {good} could not be started again: {error}", 1) from None
         self.turned_back(bad, good, why)
+
+    def spec_before(self) -> Spec:
+        """The spec in force before this run; its wheel need not be where it was then."""
+        before = Spec.from_mapping(files.read_json(self.layout.app_json) or {})
+        return dataclasses.replace(before, runtime=self.spec.runtime)
 
     def turned_back(self, bad: str, good: str, why: str) -> NoReturn:
         """The record of it; the run has failed, whoever asks."""
@@ -353,6 +359,7 @@ class Machine:
         self.account, _ = accounts.ensure(self.spec)
         if self.state.active == self.state.run.get("bad_colour"):
             self.turn_back(why)
+        self.spec = self.spec_before()
         self.turned_back(bad, good, why)
 
     def discard(self, candidate: str) -> None:

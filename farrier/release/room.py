@@ -24,7 +24,7 @@ def free() -> int:
     """Bytes that a new process can have before the kernel must take them from another one.
 
     The least of MemAvailable and, for each memory limit that binds this host's init, the limit less what
-    is in use; files that nobody has read of late count as free.
+    is in use; the page cache counts as free.
     """
     from ..sizing.budget import read_budget
 
@@ -44,18 +44,23 @@ def _available() -> int:
 
 def _used(limit: Path) -> int | None:
     """Bytes in use in the cgroup of a limit's file; None where that file is none of a cgroup."""
-    usage, inactive = {
-        "memory.max": ("memory.current", "inactive_file"),
-        "memory.high": ("memory.current", "inactive_file"),
-        "memory.limit_in_bytes": ("memory.usage_in_bytes", "total_inactive_file"),
+    usage, prefix = {
+        "memory.max": ("memory.current", ""),
+        "memory.high": ("memory.current", ""),
+        "memory.limit_in_bytes": ("memory.usage_in_bytes", "total_"),
     }.get(limit.name, ("", ""))
     if not usage:
         return None
     try:
-        rows = dict(line.split() for line in limit.with_name("memory.stat").read_text().splitlines())
-        return int(limit.with_name(usage).read_text()) - int(rows.get(inactive, 0))
+        text = limit.with_name("memory.stat").read_text()
+        rows = {name: int(value) for name, value in (line.split() for line in text.splitlines())}
+        used = int(limit.with_name(usage).read_text())
     except (OSError, ValueError):
         return None
+    # Files that were read and are not part of a running program, as MemAvailable counts them (proc(5)).
+    cached = rows.get(f"{prefix}inactive_file", 0) + rows.get(f"{prefix}active_file", 0)
+    mapped = rows.get(f"{prefix}mapped_file", rows.get("file_mapped", 0))
+    return used - max(cached - mapped, 0) - rows.get("slab_reclaimable", 0)
 
 
 def bounded(argv: list[str], account: Account, limit: int, name: str) -> list[str]:
