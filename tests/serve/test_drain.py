@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import CLASSES, TERM, WSGI_CLASSES, Serve, Site, app_of
+from .test_gate import on_socket
 
 #: Those that keep connections; sync closes each one after its response. Uvicorn has two parsers.
 KEEPING = (*(one for one in CLASSES if one != "sync"), "uvicorn without httptools")
@@ -333,6 +334,40 @@ def test_sync_lingers_for_a_client_that_has_said_nothing(serve: Serve) -> None:
         assert silent.end() == b""
         assert 2.5 < site.seconds < 4.5
         site.ended_well()
+
+
+@pytest.mark.parametrize("worker_class", [one for one in KEEPING if " " not in one])
+def test_one_that_is_alone_goes_on_accepting_while_an_old_client_is_idle(
+    serve: Serve, worker_class: str
+) -> None:
+    """As a queue stops it: the less time between it and the next one, the shorter anybody waits."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        site = on_socket(
+            serve, listener, app_of(worker_class), "ready",
+            WORKERS="1", WORKER_CLASS=worker_class, KEEPALIVE="60",
+        )  # fmt: skip
+        address = listener.getsockname()
+        old = Client(address)
+        old.ask()
+        assert old.answer() == "200 keep-alive one"
+        site.signal(TERM)
+        site.event("stopping")
+        time.sleep(1)
+        new = Client(address)
+        new.ask()
+        assert new.answer() == "200 close one"
+        old.ask()
+        assert old.answer() == "200 close one"
+        # Nobody is left to whom anything was promised: who comes now is the next one's.
+        assert site.wait(2) == 0
+        late = Client(address)
+        late.ask()
+        site = on_socket(
+            serve, listener, app_of(worker_class), "ready", WORKERS="1", WORKER_CLASS=worker_class
+        )
+        assert late.answer() == "200 keep-alive one"
+        for client in (old, new, late):
+            client.close()
 
 
 @pytest.mark.parametrize("worker_class", CLASSES)

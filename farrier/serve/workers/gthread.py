@@ -12,7 +12,6 @@ import errno
 import socket
 import ssl
 import time
-from collections import deque
 from functools import partial
 from selectors import EVENT_READ
 from typing import Any
@@ -25,8 +24,8 @@ from farrier.serve.workers.base import FarrierWorker
 from farrier.serve.workers.drain import LOOK, TIDY, Drain, end_for_sure, has_bytes
 from farrier.serve.workers.response import decide_late
 
-#: Seconds that a client has to close its side, once it has been told to.
-PARTING = 2.0
+#: Seconds that a client has to close its side, once it has been told to; during a stop those without a word.
+PARTING, SILENCE = 2.0, 0.5
 #: What handle() returns of a connection that has no request yet.
 WAITS = object()
 
@@ -41,7 +40,7 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
         #: Connections that a thread has, and those of them with an HTTP/2 request in hand.
         self.serving: set[Any] = set()
         self.streaming: set[Any] = set()
-        self.parting: deque[Any] = deque()
+        self.parting: set[Any] = set()
         self.drain: Drain | None = None
 
     def handle_request(self, req: Any, conn: Any) -> Any:
@@ -122,15 +121,17 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
         except (OSError, ValueError):
             self._forget(conn)
             return
-        conn.timeout = time.monotonic() + PARTING
-        self.parting.append(conn)
+        conn.timeout = time.monotonic() + (PARTING if self.drain is None else SILENCE)
+        self.parting.add(conn)
 
     def _hear_out(self, conn: Any, client: Any) -> None:
         with contextlib.suppress(BlockingIOError):
             # The bare socket's: of TLS nothing is to be understood any more.
             if not socket.socket.recv(client, 65536):
-                self.parting.remove(conn)
+                self.parting.discard(conn)
                 self._forget(conn)
+            elif self.drain is not None:
+                conn.timeout = time.monotonic() + SILENCE
 
     def _forget(self, conn: Any) -> None:
         with contextlib.suppress(OSError, KeyError, ValueError):
@@ -146,8 +147,9 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
                 conns[0].timeout += LOOK
         self.murder_keepalived()
         self.murder_pending()
-        while self.parting and self.parting[0].timeout <= time.monotonic():
-            self._forget(self.parting.popleft())
+        for conn in [one for one in self.parting if one.timeout <= time.monotonic()]:
+            self.parting.discard(conn)
+            self._forget(conn)
 
     # --- the loop ---------------------------------------------------------------------------------
 
@@ -179,6 +181,8 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
             self.slot.stage = DRAINING
         for conn in (*self.keepalived_conns, *self.pending_conns):
             conn.timeout = min(conn.timeout, drain.began + drain.linger)
+        for conn in self.parting:
+            conn.timeout = min(conn.timeout, drain.began + SILENCE)
         while not drain.over:
             drain.look([*self.keepalived_conns, *self.pending_conns])
             self.set_accept_enabled(drain.accepting and self.nr_conns < self.worker_connections)
@@ -200,12 +204,12 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
 
     def _pause(self, drain: Drain) -> float:
         """Seconds until something is due, at most 1."""
-        waiting = [
-            conns[0].timeout for conns in (self.keepalived_conns, self.pending_conns, self.parting) if conns
+        due: list[float] = [
+            conns[0].timeout for conns in (self.keepalived_conns, self.pending_conns) if conns
         ]
-        return max(
-            0.0, min(min(waiting, default=drain.end), drain.end, time.monotonic() + 1.0) - time.monotonic()
-        )
+        due += [conn.timeout for conn in self.parting]
+        now = time.monotonic()
+        return max(0.0, min(*due, drain.end, now + 1.0) - now)
 
     def _cut(self) -> None:
         """End what the grace did not. A thread cannot be cancelled: its next write fails, so that the app's
