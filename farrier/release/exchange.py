@@ -176,8 +176,8 @@ class Exchange:
         try:
             command.run(
                 room.bounded(argv, self.account, limit, self.layout.name),
-                env=command.base_env({"HOME": home, **self.env}), cwd=link / "src" / self.spec.chdir, timeout=seconds,
-                what="config", own_words=True,
+                env=command.base_env({"HOME": home, **self.env}), cwd=link / "src" / self.spec.chdir,
+                timeout=seconds, what="config", own_words=True,
             )  # fmt: skip
         except FarrierError as error:
             if str(error).endswith(f"no end after {seconds:.0f} s"):
