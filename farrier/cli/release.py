@@ -142,7 +142,7 @@ def _show(args: argparse.Namespace) -> int:
         print(f"  {found['deploying']}")
     for entry in found["history"][-5:]:
         print(
-            f"  {entry['time']}  {entry['outcome']:6} {entry['release'] or ''}  {entry['message']}".rstrip()
+            f"  {entry['time']}  {entry['outcome']:11} {entry['release'] or ''}  {entry['message']}".rstrip()
         )
     return 0
 
