@@ -84,6 +84,7 @@ def test_pip_takes_the_runtime_and_the_command_answers(tmp_path: Path) -> None:
         ("module", "farrier.web.preflight", "memory"),
         ("module", "farrier.web.release", "rollback"),
         ("filter", "farrier.web.plan", "memory"),
+        ("filter", "farrier.web.batches", "serial"),
         ("role", "farrier.web.gunicorn_app", "gunicorn_app_guard"),
     ],
 )

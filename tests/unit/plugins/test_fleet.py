@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.errors import AnsibleFilterError
+from ansible_collections.farrier.web.plugins.filter.batches import FilterModule
 from ansible_collections.farrier.web.plugins.modules import release as release_module
 from ansible_collections.farrier.web.plugins.plugin_utils import fleet
 
@@ -108,6 +110,30 @@ def test_a_failure_names_the_hosts_that_are_left_alone() -> None:
     assert fleet.stopped_here([]) == ""
     # A play that goes on with the others, or in another order, promises nothing.
     assert fleet.left_alone(_task(False), hosts) == fleet.left_alone(_task(True, "shuffle"), hosts) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "batches"),
+    [
+        (1, [1]),
+        ("3", [3]),
+        ("25%", ["25%"]),
+        ([1, "25%"], [1, "25%"]),
+        ('[1, "25%", "100%"]', [1, "25%", "100%"]),
+        ("1,25%", [1, "25%"]),
+    ],
+)
+def test_how_many_at_once_is_taken_as_a_person_writes_it(given: object, batches: list[object]) -> None:
+    assert FilterModule().filters()["batches"](given) == batches
+
+
+@pytest.mark.parametrize("given", ["two", 0, "0%", "125%", "[1", "", [], [1, "many"], -1, 1.5])
+def test_how_many_at_once_is_refused_in_one_line(given: object) -> None:
+    with pytest.raises(
+        AnsibleFilterError, match=r"^farrier_serial: given .*; allowed: a number of hosts"
+    ) as no:
+        FilterModule().filters()["batches"](given)
+    assert "\n" not in no.value.message
 
 
 RELEASES = [
