@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import CLASSES, TERM, WSGI_CLASSES, Serve, Site, app_of
+from .conftest import CLASSES, REPOSITORY, TERM, WSGI_CLASSES, Serve, Site, app_of
 from .test_gate import on_socket
 
 #: Those that keep connections; sync closes each one after its response. Uvicorn has two parsers.
@@ -139,14 +139,14 @@ class Client:
 class Stopping:
     """One server, one worker, clients that are closed, and the stop."""
 
-    def __init__(self, serve: Serve, worker_class: str, tls: tuple[str, ...], **environ: str) -> None:
+    def __init__(self, serve: Serve, worker_class: str, words: tuple[str, ...], **environ: str) -> None:
         (serve.folder / "wsgi_app.py").write_text(WSGI)
         (serve.folder / "asgi_app.py").write_text(ASGI)
-        self.tls = bool(tls)
+        self.tls = "--certfile" in words
         threads = {"THREADS": "4"} if worker_class == "gthread" else {}
         environ = {"WORKERS": "1", "GRACEFUL_TIMEOUT": "20", "KEEPALIVE": "60"} | threads | environ
         worker_class, _, hidden = worker_class.partition(" without ")
-        words = (app_of(worker_class), *tls)
+        words = (app_of(worker_class), *words)
         how = {"command": ("-c", HIDDEN.format(hidden))} if hidden else {}
         self.site: Site = serve(
             *(("serve", *words) if hidden else words), WORKER_CLASS=worker_class, **how, **environ
@@ -188,9 +188,9 @@ def arguments(request: pytest.FixtureRequest, certificate: tuple[str, str]) -> t
 
 @contextlib.contextmanager
 def stopping(
-    serve: Serve, worker_class: str, tls: tuple[str, ...] = (), **environ: str
+    serve: Serve, worker_class: str, words: tuple[str, ...] = (), **environ: str
 ) -> Iterator[Stopping]:
-    made = Stopping(serve, worker_class, tls, **environ)
+    made = Stopping(serve, worker_class, words, **environ)
     try:
         yield made
     finally:
@@ -403,6 +403,72 @@ def test_draining_takes_no_processor(serve: Serve, worker_class: str) -> None:
         site.stop()
         time.sleep(2)
         assert processor(site.worker) - used < 0.3
+
+
+@pytest.mark.parametrize("worker_class", [one for one in KEEPING if " " not in one])
+def test_under_plain_gunicorn_it_drains_too(serve: Serve, worker_class: str) -> None:
+    conf = serve.folder / "farrier.conf.py"
+    conf.write_text("from farrier.serve import settings\n\nglobals().update(settings())\n")
+    site = serve(
+        app_of(worker_class), "-c", str(conf), command=("-m", "gunicorn"), wait="worker_booted",
+        WORKERS="1", WORKER_CLASS=worker_class, KEEPALIVE="60",
+    )  # fmt: skip
+    client = Client(site.address)
+    client.ask()
+    assert client.answer() == "200 keep-alive one"
+    site.signal(TERM)
+    time.sleep(0.5)
+    client.ask()
+    assert client.answer() == "200 close one"
+    client.close()
+    assert site.wait() == 0
+
+
+@pytest.mark.parametrize("worker_class", ["gthread", "gevent", "asgi"])
+def test_http2_streams_are_answered_and_idle_clients_let_go(serve: Serve, worker_class: str) -> None:
+    h2 = pytest.importorskip("h2.connection")
+    settings = ("--http-protocols", "h2,h1", "--http2-cleartext", "prior-knowledge")
+    path = f"{REPOSITORY}:{Path(h2.__file__).parents[1]}"
+    with stopping(serve, worker_class, settings, PYTHONPATH=path) as site:
+        idle, busy = HTTP2(site.site.address), HTTP2(site.site.address)
+        for client in (idle, busy):
+            client.ask("/")
+            client.until("StreamEnded")
+        busy.ask("/slow?1")
+        time.sleep(0.3)
+        site.stop()
+        busy.until("StreamEnded")
+        idle.until("ConnectionTerminated", or_the_end=True)
+        assert site.seconds < 5
+        site.ended_well()
+
+
+class HTTP2:
+    """A client that opens with the preface."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        from h2.config import H2Configuration
+        from h2.connection import H2Connection
+
+        self.socket = socket.create_connection(address, timeout=10)
+        self.state = H2Connection(H2Configuration(client_side=True))
+        self.state.initiate_connection()
+
+    def ask(self, path: str) -> None:
+        headers = {":method": "GET", ":path": path, ":scheme": "http", ":authority": "x"}
+        self.state.send_headers(self.state.get_next_available_stream_id(), headers.items(), end_stream=True)
+        self.socket.sendall(self.state.data_to_send())
+
+    def until(self, event: str, or_the_end: bool = False) -> None:
+        seen: list[str] = []
+        while event not in seen:
+            data = self.socket.recv(65536)
+            if not data:
+                assert or_the_end, f"the connection ended after {seen}"
+                return
+            seen += [type(one).__name__ for one in self.state.receive_data(data)]
+            with contextlib.suppress(OSError):
+                self.socket.sendall(self.state.data_to_send())
 
 
 def processor(pid: int) -> float:

@@ -203,7 +203,10 @@ class LoopWorker(FarrierWorker):
             one.cancel()
             return
         transport = one.transport
-        if transport.is_closing() or has_bytes(transport.get_extra_info("socket").fileno()):
+        if transport.is_closing() or transport.get_write_buffer_size():
+            # A slow client has its last response still to read.
+            return
+        if has_bytes(transport.get_extra_info("socket").fileno()):
             return
         transport.close()
         if transport.get_extra_info("ssl_object") is not None:
