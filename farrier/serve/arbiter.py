@@ -28,7 +28,7 @@ from farrier.serve import config, events, quiet
 from farrier.serve.board import READY, STAGES, Board
 from farrier.serve.endings import APP_LOAD_ERROR, REASONS, WORKER_BOOT_ERROR, Ending, MemoryKills, describe
 from farrier.serve.notify import Notifier
-from farrier.serve.state import StateFile, another_serves, instance_name, release_name
+from farrier.serve.state import StateFile, another_runs, another_serves, instance_name, release_name
 from farrier.serve.traffic import Traffic
 
 #: Seconds between two looks at the board while somebody waits for a worker.
@@ -44,6 +44,8 @@ LAST_WORDS = 0.5
 FIRST_ALONE = 1.0
 #: Deaths before the first readiness that end it all: something is wrong that another try does not mend.
 HOPELESS = 5
+#: Seconds for which recycling waits while two colours are up.
+DEPLOY_LIMIT = 600.0
 #: Seconds between two tries after a worker failed to boot; doubled each time, up to the last.
 BACKOFF, MOST_BACKOFF = 0.5, 30.0
 
@@ -122,6 +124,7 @@ class FarrierArbiter(Arbiter):
         self.recycling: _Recycle | None = None
         self.recycle_failures = 0
         self.recycle_not_before = 0.0
+        self.deploying_since = 0.0
         try:
             super().__init__(app)
         except AppImportError as error:
@@ -647,7 +650,7 @@ class FarrierArbiter(Arbiter):
         due = [worker for worker in self.serving() if worker.slot.due]
         if not due or time.monotonic() < self.recycle_not_before:
             return
-        if len(self.ready_workers()) < self.num_workers:
+        if len(self.ready_workers()) < self.num_workers or self._deploying():
             # Where workers are missing those that serve are needed.
             return
         old = due[0]
@@ -662,6 +665,18 @@ class FarrierArbiter(Arbiter):
             self._recycling_failed(str(error))
             return
         self.recycling = _Recycle(old, newcomer, time.monotonic() + self._boot_limit())
+
+    def _deploying(self) -> bool:
+        """Another colour is up: it may stand on the very memory that is kept for a replacement.
+
+        That is over in a minute or so, and a due worker serves well meanwhile.
+        """
+        now = time.monotonic()
+        if not another_runs(os.environ):
+            self.deploying_since = 0.0
+            return False
+        self.deploying_since = self.deploying_since or now
+        return now - self.deploying_since < DEPLOY_LIMIT
 
     def _without_the_old(self, step: _Recycle) -> None:
         """The one that was due is gone before its replacement came, which takes the place if one is free."""

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -62,32 +62,38 @@ class StateFile:
 
 def another_serves(environ: Mapping[str, str]) -> bool:
     """Whether another colour of this app has a worker that accepts, by its state file beside ours."""
+    return any(_accepts(state) for state in _others(environ))
+
+
+def another_runs(environ: Mapping[str, str]) -> bool:
+    """Whether another colour of this app is up, in whatever phase."""
+    return any(True for _ in _others(environ))
+
+
+def _others(environ: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The state files beside ours whose masters live; one that was killed leaves its file behind."""
     folder = environ.get("FARRIER_RUN_DIR")
-    if not folder:
-        return False
     ours = instance_name(environ) + ".json"
     try:
-        names = [name for name in os.listdir(folder) if name.endswith(".json") and name != ours]
+        names = (
+            [name for name in os.listdir(folder) if name.endswith(".json") and name != ours] if folder else []
+        )
     except OSError:
-        return False
-    return any(_serves(os.path.join(folder, name)) for name in names)  # noqa: PTH118 - master memory
+        return
+    for name in names:
+        # A process of another user that may not be signalled is no colour of this app.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            with open(os.path.join(str(folder), name), "rb") as file:  # noqa: PTH118 - master memory
+                state: dict[str, Any] = json.load(file)
+            os.kill(int(state["pid"]), 0)
+            yield state
 
 
-def _serves(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            state = json.load(file)
-        if state["phase"] not in ("ready", "reloading") or state.get("gate"):
-            return False
-        if not any(worker["ready"] for worker in state["workers"]):
-            return False
-        # A master that was killed leaves its file behind.
-        os.kill(int(state["pid"]), 0)
-    except PermissionError:
-        return True
-    except (OSError, ValueError, KeyError, TypeError):
+def _accepts(state: dict[str, Any]) -> bool:
+    if state.get("phase") not in ("ready", "reloading") or state.get("gate"):
         return False
-    return True
+    workers = state.get("workers")
+    return isinstance(workers, list) and any(isinstance(one, dict) and one.get("ready") for one in workers)
 
 
 def instance_name(environ: Mapping[str, str]) -> str:

@@ -66,7 +66,16 @@ def test_a_gate_is_no_colour_that_serves(serve: Serve, listener: socket.socket) 
 
 
 @pytest.mark.parametrize(
-    "what", ["its master is gone", "no worker is ready", "it stops", "not JSON", "no object"]
+    "what",
+    [
+        "its master is gone",
+        "no worker is ready",
+        "it stops",
+        "not JSON",
+        "no object",
+        "odd workers",
+        "odd pid",
+    ],
 )
 def test_a_state_file_that_says_nothing_good(serve: Serve, listener: socket.socket, what: str) -> None:
     blue = colour(serve, listener, "blue")
@@ -75,6 +84,8 @@ def test_a_state_file_that_says_nothing_good(serve: Serve, listener: socket.sock
         "its master is gone": {"pid": gone_pid()},
         "no worker is ready": {"workers": [worker | {"ready": False} for worker in other["workers"]]},
         "it stops": {"phase": "stopping"},
+        "odd workers": {"workers": 7},
+        "odd pid": {"pid": "many"},
     }.get(what, {})
     text = {"not JSON": "{", "no object": "[]"}.get(what, json.dumps(other | changed))
     (serve.run / "green.json").write_text(text)

@@ -16,6 +16,7 @@ from farrier.sizing import Budget, Settings, Workload, plan
 from .conftest import CLASSES, HUP, TERM, TTIN, TTOU, Serve, Site, app_of
 from .test_lossless import load
 from .test_reload import children
+from .test_signals import until
 
 
 class Watch(threading.Thread):
@@ -116,6 +117,22 @@ def test_a_replacement_that_does_not_boot_leaves_the_old_one_serving(serve: Serv
     app.write_text(good)
     assert site.event("worker_ended", worker=pid, reason="recycled")["requests"] >= 9
     assert site.get() == (200, b"one")
+
+
+def test_nothing_is_recycled_while_another_colour_is_up(serve: Serve) -> None:
+    """A candidate may stand on the memory that is kept for a replacement."""
+    chosen = {"WORKERS": "1", "WORKER_CLASS": "sync", "MAX_REQUESTS_JITTER": "0"}
+    blue = serve(FARRIER_INSTANCE="blue", MAX_REQUESTS="5", **chosen)
+    green = serve(FARRIER_INSTANCE="green", FARRIER_GATE="1", wait=None, **chosen)
+    green.event("ready")
+    with Watch(lambda: len(children(blue))) as processes:
+        for _ in range(8):
+            assert blue.get() == (200, b"one")
+        until(lambda: serve.state("blue")["traffic"]["requests"] == 8)
+        time.sleep(1.5)
+    assert processes.seen == {1}
+    green.stop()
+    assert blue.event("worker_ended", reason="recycled")["requests"] == 8
 
 
 def start_recycling(serve: Serve, tmp_path: Path, workers: str, boot: float) -> Site:
