@@ -127,7 +127,7 @@ def _error(done: subprocess.CompletedProcess[str]) -> str:
             r"gunicorn_app_guard\.seconds: given -1\.0; allowed: a number from 0 to 3600",
         ),
         ({"gunicorn_app_guard": {"errors": 5}}, r"gunicorn_app_guard\.errors: given 5\.0; allowed: "),
-        ({"gunicorn_app_guard": "30"}, r"gunicorn_app_guard: given a text; allowed: a mapping, such as {sec"),
+        ({"gunicorn_app_guard": "seconds=3"}, r"gunicorn_app_guard: given a text; allowed: a mapping, such"),
         (
             {"gunicorn_app_notify": {"webhook": "hooks.example.org/T0/S3CR3T"}},
             r"gunicorn_app_notify\.webhook: given a value; allowed: an http or https address",
