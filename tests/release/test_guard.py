@@ -88,7 +88,13 @@ def tree(version: str, harm: str = 'status = os.environ.get("HARM", status)') ->
 @pytest.fixture(scope="module")
 def watched(site: Any) -> Iterator[dict[str, Any]]:
     """An app whose release one is good and stays in force throughout this file."""
-    settings = {"workers": 2, "worker_class": "sync", "memory_max": "160MiB", "graceful_timeout": 5}
+    settings = {
+        "workers": 2,
+        "worker_class": "sync",
+        "memory_max": "160MiB",
+        "graceful_timeout": 5,
+        "strategy": "overlap",
+    }
     spec = site.spec("watched", tree("one"), bind=f"127.0.0.1:{PORT}", settings=settings)
     site.apply(spec)
     spec["guard"] = {"seconds": SECONDS}
@@ -117,7 +123,10 @@ HARM = {
         'KEPT.append(bytearray(b"x" * (8 << 20)))',
         r"the kernel killed \d+ process(es)? of it for memory",
     ),
-    "hang": ("time.sleep(3600)", r"nothing was answered for \d+ s, with 2 requests in hand \(before: \d+\.\d res"),
+    "hang": (
+        "time.sleep(3600)",
+        r"nothing was answered for \d+ s, with 2 requests in hand \(before: \d+\.\d responses a second",
+    ),
     "crash": ("os._exit(3)", r"workers ended badly: \d+ crashed \(before: none in \d+ s\)"),
     # Not at once: a candidate that dies before the switch never serves.
     "death": (
