@@ -406,6 +406,8 @@ def _start_unit(spec: Spec, layout: Layout) -> None:
 
 def _followed(layout: Layout, following: Following, say: Say) -> Result:
     last = "the start"
+    # From here on this only watches: the CPU is the app's.
+    os.nice(10)
     alive = partial(systemd.is_active, layout.deploy_unit)
     try:
         for event in events.follow(following.descriptor, following.offset, following.run, alive):

@@ -160,8 +160,8 @@ class Exchange:
             step.changed, step.detail = True, "checked as it will run"
             try:
                 self.check_config()
-            except FarrierError as error:
-                if not room.killed(str(error)) or self.old is None or self.is_beside:
+            except room.TooLarge:
+                if self.old is None or self.is_beside:
                     raise
                 step.detail = "not checked: no room for the app beside the one that serves"
                 return
@@ -299,16 +299,19 @@ class Exchange:
         self.journal.say(f"{service} is ready")
 
     def reason(self, service: str, began: float) -> str:
+        """Why it did not become ready. By the journal: a connection that waits may have started it once more."""
         found = systemd.show(service, "Result", "ExecMainStatus")
-        tail = self.tail(began)
-        unready = [line for line in systemd.messages_since(service, began) if " is not ready: " in line]
+        said, tail = systemd.journal_since(service, began), self.tail(began)
         limit = units.start_timeout(self.spec, self.plan)
-        if found["Result"] == "timeout":
+        if found["Result"] == "timeout" or any("start operation timed out" in line for line in said):
+            unready = [line for line in systemd.messages_since(service, began) if " is not ready: " in line]
             if unready:
                 return f"not ready after {limit} s: {unready[-1].partition(' is not ready: ')[2]}"
-            return f"not ready after {limit} s" + (f"; it last said: {tail}" if tail else "")
-        if found["Result"] == "oom-kill":
-            return "killed because it needed more memory than its limit"
+            quiet = not tail or "start operation timed out" in tail
+            return f"not ready after {limit} s" + ("" if quiet else f"; it last said: {tail}")
+        killed = ("code=killed, status=9/KILL", "result 'oom-kill'")
+        if found["Result"] == "oom-kill" or any(mark in line for line in said for mark in killed):
+            return "killed, most likely because it needed more memory than its limit"
         return tail or f"{found['Result']}, exit status {found['ExecMainStatus']}"
 
     def tail(self, since: float) -> str:

@@ -395,9 +395,13 @@ class Machine:
         with self.journal.step("undo") as step:
             step.changed = True
             candidate = self.state.run.get("candidate")
-            # First what takes room: on a full disk nothing else could be put back.
+            if self.state.run.get("phase") == "replace":
+                # Nobody serves: the old one first, and then what was built.
+                self.put_back()
+            # What takes room goes first: on a full disk nothing else could be put back.
             self.discard(str(candidate or ""))
-            self.put_back()
+            if self.state.run.get("phase") != "replace":
+                self.put_back()
             if first:
                 step.detail = "nothing of it is left"
                 remove.everything(self.spec, self.layout, self.state, failed=True)

@@ -80,9 +80,13 @@ def killed(message: str) -> bool:
     return "out of memory" in message
 
 
-def too_large(app: str, limit: int) -> FarrierError:
+class TooLarge(FarrierError):
+    """A trial had not enough memory."""
+
+
+def too_large(app: str, limit: int) -> TooLarge:
     """What is said of an app that a trial had not enough memory for."""
-    return FarrierError(
+    return TooLarge(
         f"app: {app} was killed because it needed more than the {max(limit, LEAST) >> 20} MiB that are free "
         "beside what serves; if it needs that much, say so in workload.app_memory, or give the host more",
         1,

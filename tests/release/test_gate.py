@@ -16,7 +16,7 @@ PORT = 9101
 APP = "def app(e, s):\n    s('200 OK', [])\n    return [b'bad one']\n\ndef fine():\n    return True\n"
 # True in what is to serve and in a gate, and in neither the import nor the check of the config.
 BOOTS = "import os, sys, time\nboots = 'FARRIER_PLAN' in os.environ and '--check-config' not in sys.argv\n"
-EAT = "food = []\nwhile True:\n    food.append(bytearray(os.urandom(1 << 20)))\n"
+EAT = "food = []\nwhile True:\n    food.append(bytearray(b'x') * (8 << 20))\n"
 BROKEN = {
     "import": (
         "import nothere\n",
@@ -108,7 +108,7 @@ def test_workers_that_fail_one_after_another_are_given_back(site: Any, gate: dic
 
 def test_an_app_that_fills_the_host_is_still_deployed(site: Any, gate: dict[str, Any]) -> None:
     """What has no room beside itself is not imported beside itself: the queue brings it in."""
-    eats = "import os\nfood = bytearray(os.urandom(230 << 20))\n"
+    eats = "food = bytearray(b'x') * (230 << 20)\n"
     good = APP.replace("bad", "large") + "\nready = fine\n"
     gate["settings"] = {"workers": 1, "strategy": "queue"}
     gate["workload"] = {"app_memory": "280M"}

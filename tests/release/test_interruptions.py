@@ -169,6 +169,32 @@ def test_a_build_killed_at_each_step(site: Any, walk: dict[str, Any], hello_tree
     assert not site.farrier("apply", to(site, walk, "built"))["changed"]
 
 
+@pytest.mark.parametrize(("step", "nth"), [("files", 2), ("start", 2), ("switch", 2), ("stop", 2)])
+def test_a_turn_back_killed_on_its_way(
+    site: Any, walk: dict[str, Any], hello_tree: Tree, step: str, nth: int
+) -> None:
+    walk["spec"] |= {"settings": {"workers": 1, "strategy": "overlap"}, "commands": {}}
+    walk["sources"] |= {"well": site.upload(hello_tree("well"))}
+    sick = "def app(e, s):\n    s('500 Sick', [])\n    return [b'sick']\n"
+    walk["sources"] |= {"sick": site.upload({"main.py": f"# at {step}\n{sick}"})}
+    site.farrier("apply", to(site, walk, "well"))
+    walk["spec"]["guard"] = {"seconds": 20, "requests": 5}
+    try:
+        with using(site, PORT):
+            killed(site, step, nth, "apply", to(site, walk, "sick"))
+    finally:
+        walk["spec"]["guard"] = {"seconds": 0}
+    # The recovery has done what the guard wanted.
+    assert alone(site, workers=1) == "well"
+    last = site.farrier("list", "walk")["history"][-1]
+    assert (last["outcome"], last["strategy"]) == ("rolled back", "overlap")
+    assert "were errors" in last["message"]
+    line = site.farrier("apply", to(site, walk, "sick"), check=False)["msg"]
+    assert "which is bad" in line
+    assert not site.farrier("apply", to(site, walk, "well"))["failed"]
+    assert alone(site, workers=1) == "well"
+
+
 def test_a_follower_that_is_killed_and_a_connection_that_is_cut(
     site: Any, walk: dict[str, Any], hello_tree: Tree
 ) -> None:
