@@ -189,6 +189,8 @@ def without_reasons(plan: dict) -> dict:
 
 def in_variables(message: str, options: dict) -> str:
     """``bind: ...`` of the spec is ``gunicorn_app_bind: ...`` for the person who wrote it; line by line."""
+    # What farrier advises for its own command line, such as "set retry_bad: true (--retry-bad)".
+    message = re.sub(r"\bset (\w+: \w+) \(--[a-z-]+\)", rf"set {options['prefix']}\1", message)
     return "\n".join(_line_in_variables(line, options) for line in message.splitlines())
 
 

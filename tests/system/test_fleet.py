@@ -40,7 +40,7 @@ BODY = b"{version}"
 
 
 def app(environ, start_response):
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(BODY)))])
+    start_response("{status}", [("Content-Type", "text/plain"), ("Content-Length", str(len(BODY)))])
     return [BODY]
 """
 MIGRATE = """\
@@ -85,9 +85,9 @@ class Fleet:
     inventory: Path
     variables: dict[str, Any] = field(default_factory=dict)
 
-    def write(self, version: str) -> None:
+    def write(self, version: str, status: str = "200 OK") -> None:
         """The app's source as of this version."""
-        (self.source / "main.py").write_text(APP.format(version=version))
+        (self.source / "main.py").write_text(APP.format(version=version, status=status))
         (self.source / "migrate.py").write_text(MIGRATE.format(version=version))
 
     def command(self, playbook: str, *flags: str, **changed: Any) -> list[str]:
@@ -272,6 +272,20 @@ def test_a_reload_exchanges_the_workers_and_loses_nothing(fleet: Fleet) -> None:
         assert old[0] == new[0], "the main process stays"
         assert old != new, "its workers do not"
     assert [fleet.state(name)["history"][-1]["action"] for name in NAMES] == ["reload"] * 3
+
+
+def test_a_release_that_the_guard_turns_back_goes_no_further(fleet: Fleet) -> None:
+    fleet.write("bad", "500 Internal Server Error")
+    with clients(fleet) as found:
+        done = fleet.play("deploy", gunicorn_app_guard={"seconds": 20, "requests": 5})
+    assert done.returncode == 2, done.stdout + done.stderr
+    error = _error(done)
+    assert re.search(r"\d+ % of \d+ responses were errors .* release \S+ serves again; the play stops", error)
+    assert error.endswith("; the play stops here, fleet2, fleet3 are left as before"), error
+    assert fleet.served() == ["two"] * 3
+    assert found["fleet2"]["failed"] == found["fleet3"]["failed"] == []
+    assert set(found["fleet1"]["failed"]) == {"status 500"}
+    assert re.search(r"is release \S+, which is bad: .*gunicorn_app_retry_bad", _error(fleet.play("deploy")))
 
 
 def test_a_host_that_comes_alone_migrates_itself(fleet: Fleet) -> None:

@@ -146,6 +146,11 @@ def test_a_warning_speaks_of_the_variables_that_were_written(app: Path) -> None:
     assert app_options.warning_in_variables("two CPUs", options) == "shop: two CPUs"
 
 
+def test_advice_speaks_of_the_variables_too(app: Path) -> None:
+    told = app_options.in_variables("hello: this is bad; set retry_bad: true (--retry-bad) to", _checked(app))
+    assert told == "hello: this is bad; set gunicorn_app_retry_bad: true to"
+
+
 def test_what_ansible_prints_of_a_plan_is_its_values_and_its_verdict() -> None:
     plan = FilterModule().filters()["plan"]("1GiB")
     printed = app_options.without_reasons(plan)
