@@ -21,7 +21,11 @@ from ansible import constants
 from ansible.errors import AnsibleActionFail
 from ansible.utils.display import Display
 from ansible_collections.farrier.web.farrier.release import layout, runtime
-from ansible_collections.farrier.web.plugins.module_utils.app_options import sealed, without_reasons
+from ansible_collections.farrier.web.plugins.module_utils.app_options import (
+    hidden_texts,
+    sealed,
+    without_reasons,
+)
 from ansible_collections.farrier.web.plugins.plugin_utils.app_source import checked_options
 from ansible_collections.farrier.web.plugins.plugin_utils.archive import SourceError, pack
 from ansible_collections.farrier.web.plugins.plugin_utils.fleet import (
@@ -109,7 +113,8 @@ class ActionModule(HostAction):
             "who": f"{getpass.getuser()}@{socket.gethostname()}",
         }
         root = options["root"] or f"/srv/{options['name']}"
-        return self.ask(task_vars, root, module_name="farrier.web.app", module_args=arguments)
+        hidden = hidden_texts(options)
+        return self.ask(task_vars, root, hidden=hidden, module_name="farrier.web.app", module_args=arguments)
 
     def _make(self, options: dict[str, Any], workshop: Path) -> tuple[str, list[Parcel]]:
         """Build the runtime's wheel and, for a source on this controller, the archive."""

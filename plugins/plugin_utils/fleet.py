@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,17 +161,28 @@ class HostAction(ActionBase):
         """What the action does. May raise AnsibleActionFail with one line for a person."""
         raise NotImplementedError
 
-    def ask(self, task_vars: dict[str, Any], root: str, again: bool = True, **module: Any) -> dict[str, Any]:
+    def ask(
+        self,
+        task_vars: dict[str, Any],
+        root: str,
+        again: bool = True,
+        hidden: Iterable[str] = (),
+        **module: Any,
+    ) -> dict[str, Any]:
         """Run the module, which waits for the host's run; with -v the run's steps are shown as they come.
 
         ``root``: the folder of the app's releases on the host. ``again``: whether asking once more, after the
-        connection was lost, only finds the run that is under way, or that it is over.
+        connection was lost, only finds the run that is under way, or that it is over. ``hidden``: what must
+        not be shown; the module hides it in its answer by itself.
         """
         host = str(task_vars.get("inventory_hostname", ""))
         if display.verbosity < 1 or self._task.check_mode:
             return self._answer(host, again, {"task_vars": task_vars, **module})
+        secrets = sorted(hidden, key=len, reverse=True)
 
         def say(line: str) -> None:
+            for secret in secrets:
+                line = line.replace(secret, "********")
             display.v(line, host=host)
 
         with followed(self, f"{root}/events.jsonl", say) as told:
