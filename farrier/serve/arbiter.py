@@ -26,9 +26,21 @@ from farrier.errors import FarrierError
 from farrier.health.checks import one_line
 from farrier.serve import config, events, quiet
 from farrier.serve.board import READY, STAGES, Board
-from farrier.serve.endings import APP_LOAD_ERROR, REASONS, WORKER_BOOT_ERROR, Ending, MemoryKills, describe
+from farrier.serve.endings import (
+    APP_LOAD_ERROR,
+    MOST_BACKOFF,
+    REASONS,
+    WORKER_BOOT_ERROR,
+    Ending,
+    MemoryKills,
+    SpawnFailed,
+    describe,
+    pause,
+    why_ended,
+)
 from farrier.serve.notify import Notifier
-from farrier.serve.state import StateFile, another_runs, another_serves, instance_name, release_name
+from farrier.serve.recycling import Recycling
+from farrier.serve.state import StateFile, another_serves, instance_name, release_name
 from farrier.serve.traffic import Traffic
 
 #: Seconds between two looks at the board while somebody waits for a worker.
@@ -44,10 +56,6 @@ LAST_WORDS = 0.5
 FIRST_ALONE = 1.0
 #: Deaths before the first readiness that end it all: something is wrong that another try does not mend.
 HOPELESS = 5
-#: Seconds for which recycling waits while two colours are up.
-DEPLOY_LIMIT = 600.0
-#: Seconds between two tries after a worker failed to boot; doubled each time, up to the last.
-BACKOFF, MOST_BACKOFF = 0.5, 30.0
 
 #: Seconds for which the state file's traffic stays: a little less than a turn of the main loop.
 TRAFFIC_EVERY = 0.9
@@ -56,19 +64,6 @@ STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 #: Two of them are two workers; two of the others are one wish.
 COUNTS = (signal.SIGTTIN, signal.SIGTTOU)
 AT_ONCE = (*STOPS, signal.SIGCHLD, signal.SIGUSR1)
-
-
-class SpawnFailed(Exception):
-    """A worker could not even be forked; one line says why."""
-
-
-@dataclass
-class _Recycle:
-    """A worker that is due, and its replacement; none where it is retired first."""
-
-    old: Any
-    newcomer: Any = None
-    deadline: float = 0.0
 
 
 @dataclass
@@ -121,10 +116,7 @@ class FarrierArbiter(Arbiter):
         self._traffic: dict[str, Any] = {}
         self._traffic_at = 0.0
         self._deferred: list[int] = []
-        self.recycling: _Recycle | None = None
-        self.recycle_failures = 0
-        self.recycle_not_before = 0.0
-        self.deploying_since = 0.0
+        self.recycling = Recycling(self)
         try:
             super().__init__(app)
         except AppImportError as error:
@@ -233,7 +225,7 @@ class FarrierArbiter(Arbiter):
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
         self.tick()
-        watchful = not self.was_ready or self.recycling is not None
+        watchful = not self.was_ready or self.recycling.exchange is not None
         pace = min(timeout, WATCHFUL) if watchful else timeout
         return super().wait_for_signals(self.notifier.pace(pace))  # type: ignore[no-any-return]
 
@@ -260,7 +252,14 @@ class FarrierArbiter(Arbiter):
         return sorted(found, key=lambda worker: worker.age)
 
     def ready_workers(self) -> list[Any]:
-        return [worker for worker in self.serving() if _is_ready(worker)]
+        return [worker for worker in self.serving() if self.is_ready(worker)]
+
+    def is_ready(self, worker: Any) -> bool:
+        """By its mark; a class that is not farrier's never marks itself: alive for a second has to do."""
+        silent = not hasattr(worker, "mark_ready") and not worker.slot.proven
+        if silent and time.time() - worker.started_at > 1.0:
+            worker.slot.stage = READY
+        return bool(worker.slot.ready)
 
     def become_ready(self) -> None:
         self.phase, self.was_ready = "ready", True
@@ -283,14 +282,14 @@ class FarrierArbiter(Arbiter):
 
     def manage_workers(self) -> None:
         """As Gunicorn's, for the workers that count: one that drains is no longer among them."""
-        self.recycle()
+        self.recycling.step()
         serving = self.serving()
         missing = self.num_workers - len(serving)
-        wanted = missing - self._retired_first()
+        wanted = missing - self.recycling.waits_for_memory
         if wanted > 0 and time.monotonic() >= self.spawn_not_before:
             self._spawn(min(wanted, self._trusted()))
         # Those that do not serve yet first: one that does is worth more.
-        for worker in sorted(serving, key=_is_ready)[: max(0, -missing)]:
+        for worker in sorted(serving, key=self.is_ready)[: max(0, -missing)]:
             self.retire(worker)
         self._kill_overdue()
         self._say_metrics(len(serving))
@@ -552,8 +551,8 @@ class FarrierArbiter(Arbiter):
     def _back_off(self) -> None:
         """The next try after twice the pause of the last one."""
         self.boot_failures += 1
-        pause = min(BACKOFF * 2 ** (self.boot_failures - 1), 1.0 if self.cfg.reload else MOST_BACKOFF)
-        self.spawn_not_before = time.monotonic() + pause
+        seconds = pause(self.boot_failures, 1.0 if self.cfg.reload else MOST_BACKOFF)
+        self.spawn_not_before = time.monotonic() + seconds
 
     # --- one for one ----------------------------------------------------------------------------
 
@@ -571,28 +570,28 @@ class FarrierArbiter(Arbiter):
         failure = self._await_mark(newcomer)
         if failure is not None:
             self.retire(newcomer)
-            self._await_end(newcomer)
+            self.await_end(newcomer)
             return failure
         newcomer.extra = False
         if worker.pid in self.WORKERS:
             self.retire(worker)
-            self._await_end(worker)
+            self.await_end(worker)
         return None
 
-    def _boot_limit(self) -> float:
+    def boot_limit(self) -> float:
         """Seconds that a replacement may take until it is ready."""
         return max(BOOT_LIMIT, 2.0 * float(self.cfg.timeout))
 
     def _await_mark(self, worker: Any) -> str | None:
-        limit = self._boot_limit()
+        limit = self.boot_limit()
         deadline = time.monotonic() + limit
         while worker.pid in self.WORKERS:
-            if _is_ready(worker):
+            if self.is_ready(worker):
                 return None
             if time.monotonic() > deadline:
                 return worker.slot.note or f"it was not ready within {limit:g} s"
             self._turn()
-        return _why_ended(worker)
+        return why_ended(worker)
 
     def _await_count(self) -> None:
         """Until those that came on top are ready as well; no longer than a boot may take."""
@@ -600,7 +599,7 @@ class FarrierArbiter(Arbiter):
         while len(self.ready_workers()) < self.num_workers and time.monotonic() < deadline:
             self._turn()
 
-    def _await_end(self, worker: Any) -> None:
+    def await_end(self, worker: Any) -> None:
         while worker.pid in self.WORKERS:
             self._turn()
 
@@ -617,99 +616,6 @@ class FarrierArbiter(Arbiter):
         self.murder_workers()
         self.manage_workers()
 
-    # --- max_requests ---------------------------------------------------------------------------
-
-    def recycle(self) -> None:
-        """One step: exchange the workers that are due one at a time, and never wait.
-
-        With memory reserved for it the replacement comes first and the old one goes when it is ready;
-        else the old one goes first. The next is looked for when the last has ended.
-        """
-        if self.phase != "ready":
-            return
-        step = self.recycling
-        if step is None:
-            self._begin_recycling()
-        elif step.newcomer is None or not step.newcomer.extra:
-            if step.old.pid not in self.WORKERS:
-                self.recycling = None
-        elif step.newcomer.pid not in self.WORKERS:
-            self._recycling_failed(_why_ended(step.newcomer))
-        elif step.old.retired or step.old.pid not in self.WORKERS:
-            self._without_the_old(step)
-        elif _is_ready(step.newcomer):
-            step.newcomer.extra = False
-            self.recycle_failures = 0
-            step.old.recycled = True
-            self.retire(step.old)
-        elif time.monotonic() > step.deadline:
-            self.retire(step.newcomer)
-            self._recycling_failed(step.newcomer.slot.note or "it was not ready in time")
-
-    def _begin_recycling(self) -> None:
-        due = [worker for worker in self.serving() if worker.slot.due]
-        if not due or time.monotonic() < self.recycle_not_before:
-            return
-        if len(self.ready_workers()) < self.num_workers or self._deploying():
-            # Where workers are missing those that serve are needed.
-            return
-        old = due[0]
-        if recycling_in_force() == "retire-first":
-            self.recycling = _Recycle(old)
-            old.recycled = True
-            self.retire(old)
-            return
-        try:
-            newcomer = self.WORKERS[self.spawn_worker(extra=True)]
-        except SpawnFailed as error:
-            self._recycling_failed(str(error))
-            return
-        self.recycling = _Recycle(old, newcomer, time.monotonic() + self._boot_limit())
-
-    def _deploying(self) -> bool:
-        """Another colour is up: it may stand on the very memory that is kept for a replacement.
-
-        That is over in a minute or so, and a due worker serves well meanwhile.
-        """
-        now = time.monotonic()
-        if not another_runs(os.environ):
-            self.deploying_since = 0.0
-            return False
-        self.deploying_since = self.deploying_since or now
-        return now - self.deploying_since < DEPLOY_LIMIT
-
-    def _without_the_old(self, step: _Recycle) -> None:
-        """The one that was due is gone before its replacement came, which takes the place if one is free."""
-        if len(self.serving()) < self.num_workers:
-            step.newcomer.extra = False
-        else:
-            self.retire(step.newcomer)
-        self.recycling = None
-
-    def _recycling_failed(self, why: str) -> None:
-        self.recycling = None
-        self.recycle_failures += 1
-        pause = min(BACKOFF * 2 ** (self.recycle_failures - 1), MOST_BACKOFF)
-        self.recycle_not_before = time.monotonic() + pause
-        message = f"no worker is recycled, the old one serves on; another try in {pause:g} s: {why}"
-        events.emit(self.log, "error", "recycle_failed", message, seconds=pause)
-
-    def _retired_first(self) -> int:
-        """Workers that drain and whose memory the successor needs."""
-        step = self.recycling
-        return int(step is not None and step.newcomer is None and step.old.pid in self.WORKERS)
-
-    def _stop_recycling(self) -> None:
-        """Something greater has come: the replacement goes if it is not ready, and the memory is awaited."""
-        step, self.recycling = self.recycling, None
-        if step is None:
-            return
-        if step.newcomer is not None and step.newcomer.extra:
-            self.retire(step.newcomer)
-            self._await_end(step.newcomer)
-        elif step.old.retired:
-            self._await_end(step.old)
-
     # --- HUP ------------------------------------------------------------------------------------
 
     def reload(self) -> None:
@@ -720,7 +626,7 @@ class FarrierArbiter(Arbiter):
         events.emit(self.log, "info", "reloading", "reloading: a replacement first, then one by one")
         self.notifier.reloading()
         self.write_state()
-        self._stop_recycling()
+        self.recycling.stop()
         before = _Before(self.cfg, self.num_workers, list(self.LISTENERS))
         failure = self._adopt_config(before)
         if failure is None:
@@ -1016,27 +922,8 @@ class FarrierArbiter(Arbiter):
         return self._traffic
 
 
-def recycling_in_force() -> str:
-    """``replace-first`` (memory for the replacement is reserved) or ``retire-first``, as the plan has it."""
-    made = config.plan_in_force()
-    planned = made.fields.get("recycling") if made is not None else None
-    return str(planned.value) if planned is not None else "replace-first"
-
-
 def _workers(count: int) -> str:
     return f"{count} worker" if count == 1 else f"{count} workers"
-
-
-def _is_ready(worker: Any) -> bool:
-    """By its mark; a worker class that is not farrier's never marks itself: alive for a second has to do."""
-    if not hasattr(worker, "mark_ready") and not worker.slot.proven and time.time() - worker.started_at > 1.0:
-        worker.slot.stage = READY
-    return bool(worker.slot.ready)
-
-
-def _why_ended(worker: Any) -> str:
-    """Of one on trial: why it did not boot, else how it ended."""
-    return getattr(worker, "failure", None) or f"{worker.ended.reason}: {worker.ended.message}"
 
 
 def _shown_worker(worker: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Why a worker ended: recycled, stopped, timed out, killed for memory, crashed, failed to boot."""
+"""Why a worker ended (recycled, stopped, timed out, killed for memory, crashed) or never began."""
 
 from __future__ import annotations
 
@@ -13,6 +13,19 @@ from farrier.serve.board import CODE_CHANGED, RECYCLED
 #: Exit statuses by which Gunicorn's workers say that they could not boot.
 WORKER_BOOT_ERROR, APP_LOAD_ERROR = 3, 4
 REASONS = ("recycled", "stopped", "timed out", "killed for memory", "crashed", "failed to boot")
+
+
+#: Seconds between two tries after a worker failed to boot; doubled each time, up to the last.
+BACKOFF, MOST_BACKOFF = 0.5, 30.0
+
+
+class SpawnFailed(Exception):
+    """A worker could not even be forked; one line says why."""
+
+
+def pause(failures: int, most: float = MOST_BACKOFF) -> float:
+    """Seconds until the next try after so many failures in a row."""
+    return min(BACKOFF * 2.0 ** min(failures - 1, 30), most)
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,11 @@ def describe(worker: Any, status: int, memory_kill: bool) -> Ending:
     if code == 0:
         return ending("stopped", "info", "by itself")
     return ending("crashed", "error", f"by {name}" if name else f"with exit status {code}")
+
+
+def why_ended(worker: Any) -> str:
+    """Of one that was on trial: why it did not boot, else how it ended."""
+    return getattr(worker, "failure", None) or f"{worker.ended.reason}: {worker.ended.message}"
 
 
 def _signal_name(number: int) -> str:
