@@ -35,6 +35,8 @@ def app(environ, start_response):
     finally:
         seconds > 50 and open("tidied", "w").close()
     body = b"one" if path == "/unread" else environ["wsgi.input"].read() or b"one"
+    if path == "/big":
+        body = b"x" * 5_000_000
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
 def early(seconds):
@@ -91,7 +93,7 @@ async def app(scope, receive, send):
         body += message.get("body", b"")
         if not message.get("more_body"):
             break
-    body = body or b"one"
+    body = b"x" * 5_000_000 if path == "/big" else body or b"one"
     await start((b"content-length", str(len(body)).encode()))
     await part(body, False)
 """
@@ -147,10 +149,13 @@ class Stopping:
         environ = {"WORKERS": "1", "GRACEFUL_TIMEOUT": "20", "KEEPALIVE": "60"} | threads | environ
         worker_class, _, hidden = worker_class.partition(" without ")
         words = (app_of(worker_class), *words)
+        began = time.monotonic()
         how = {"command": ("-c", HIDDEN.format(hidden))} if hidden else {}
         self.site: Site = serve(
             *(("serve", *words) if hidden else words), WORKER_CLASS=worker_class, **how, **environ
         )
+        #: Seconds that the start took: what this machine is slow by.
+        self.boot = time.monotonic() - began
         self.worker = serve.state()["workers"][0]["pid"]
         self.clients: list[Client] = []
         self.stopped = 0.0
@@ -215,7 +220,7 @@ def test_every_client_is_answered_and_told(
         site.stop()
         # Its headers were not sent when the stop came.
         assert in_hand.answer() == "200 close one"
-        assert 0.5 < site.seconds < 2
+        assert 0.5 < site.seconds < 2 + site.boot
         # Its headers had promised to keep the connection: another request on it is answered.
         assert headed.file.read(3) == b"one"
         headed.ask()
@@ -232,7 +237,7 @@ def test_every_client_is_answered_and_told(
         assert unread.answer().endswith(" one")
         # Idle ones have the linger, and one that never asked as well.
         assert idle.end() == b"" and silent.end() == b""
-        assert 2.5 < site.seconds < 4.5
+        assert 2.5 < site.seconds < 4.5 + site.boot
         # What began to arrive is waited for beyond it.
         head.send("st: x\n\n")
         assert head.answer() == "200 close one"
@@ -241,7 +246,9 @@ def test_every_client_is_answered_and_told(
         for one in (in_hand, headed, asks, fresh, waits, head, body):
             assert one.end() == b""
         unread.end()
+        # None of these clients has closed its side.
         site.ended_well()
+        assert site.seconds < 12 + site.boot
 
 
 @pytest.mark.parametrize("worker_class", KEEPING)
@@ -278,6 +285,22 @@ def test_a_promise_made_long_ago_has_the_linger_too(serve: Serve, worker_class: 
 
 
 @pytest.mark.parametrize("worker_class", KEEPING)
+def test_a_slow_client_gets_the_whole_of_a_large_response(
+    serve: Serve, worker_class: str, arguments: tuple[str, ...]
+) -> None:
+    """The app is done and the server holds what the client has not read, far beyond the linger."""
+    with stopping(serve, worker_class, arguments) as site:
+        client = site.client()
+        client.ask("/big")
+        length = int(client.head()[1]["content-length"])
+        site.stop()
+        time.sleep(5)
+        assert len(client.file.read(length)) == length == 5_000_000
+        assert site.seconds > 5
+        site.ended_well()
+
+
+@pytest.mark.parametrize("worker_class", KEEPING)
 def test_a_stream_has_the_grace_and_then_a_clean_end(serve: Serve, worker_class: str) -> None:
     """The app's ``finally`` runs, the client sees FIN without a last chunk, the log names the request."""
     with stopping(serve, worker_class, GRACEFUL_TIMEOUT="4") as site:
@@ -288,7 +311,7 @@ def test_a_stream_has_the_grace_and_then_a_clean_end(serve: Serve, worker_class:
         os.kill(site.worker, TERM)
         began = time.monotonic()
         rest = client.end()
-        assert 3.7 < time.monotonic() - began < 4.7
+        assert 3.7 < time.monotonic() - began < 4.7 + site.boot
         assert rest.endswith(b"4\r\ntick\r\n") and not rest.endswith(b"0\r\n\r\n")
         cut = site.site.event("requests_cut")
         assert [one["request"] for one in cut["requests_in_hand"]] == ["GET /stream"]
@@ -310,7 +333,7 @@ def test_sync_has_its_one_request_end_in_the_same_way(serve: Serve, path: str) -
         os.kill(site.worker, TERM)
         began = time.monotonic()
         assert not client.end().endswith(b"0\r\n\r\n")
-        assert 1.7 < time.monotonic() - began < 2.7
+        assert 1.7 < time.monotonic() - began < 2.7 + site.boot
         cut = site.site.event("requests_cut")
         assert [one["request"] for one in cut["requests_in_hand"]] == [f"GET {path}"]
         site.site.event("worker_ended", worker=site.worker)
@@ -332,7 +355,7 @@ def test_sync_lingers_for_a_client_that_has_said_nothing(serve: Serve) -> None:
         time.sleep(0.3)
         site.stop()
         assert silent.end() == b""
-        assert 2.5 < site.seconds < 4.5
+        assert 2.5 < site.seconds < 4.5 + site.boot
         site.ended_well()
 
 
@@ -359,7 +382,7 @@ def test_one_that_is_alone_goes_on_accepting_while_an_old_client_is_idle(
         old.ask()
         assert old.answer() == "200 close one"
         # Nobody is left to whom anything was promised: who comes now is the next one's.
-        assert site.wait(2) == 0
+        assert site.wait(20) == 0
         late = Client(address)
         late.ask()
         site = on_socket(
@@ -376,7 +399,7 @@ def test_an_idle_worker_ends_at_once(serve: Serve, worker_class: str) -> None:
         assert site.site.get()[0] == 200
         site.stop()
         site.ended_well()
-        assert site.seconds < 2.5  # not the linger, whatever else this machine does
+        assert site.seconds < 2.5 + site.boot  # not the linger
 
 
 @pytest.mark.parametrize("path", ["/slow?15", "/thread?15"])
@@ -390,7 +413,7 @@ def test_a_quick_stop_drops(serve: Serve, worker_class: str, path: str) -> None:
         with contextlib.suppress(ConnectionResetError):
             assert b"one" not in client.end()
         assert site.site.wait() == 0
-        assert site.seconds < 4
+        assert site.seconds < 4 + site.boot
         assert site.site.event("worker_int")["requests_in_hand"][0]["request"] == f"GET {path}"
 
 
@@ -402,7 +425,7 @@ def test_draining_takes_no_processor(serve: Serve, worker_class: str) -> None:
         used = processor(site.worker)
         site.stop()
         time.sleep(2)
-        assert processor(site.worker) - used < 0.3
+        assert processor(site.worker) - used < 0.3  # 100 looks; one every 20 ms
 
 
 @pytest.mark.parametrize("worker_class", [one for one in KEEPING if " " not in one])

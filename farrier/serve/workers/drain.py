@@ -6,10 +6,12 @@ moment (gunicorn #1236, #3038), and connections that were accepted and not read 
 
 from __future__ import annotations
 
+import fcntl
 import os
+import termios
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from select import POLLIN, poll
 from typing import Any
 
@@ -52,17 +54,18 @@ class Drain:
         """Seconds, and never less than what tidying up has."""
         return max(TIDY, self.end - time.monotonic())
 
-    def look(self, idle: Iterable[Any]) -> list[Any]:
-        """Takes the connections that are idle now; returns those that have been for the whole linger.
+    def look(self, idle: Collection[Any], leaving: Collection[Any] = ()) -> list[Any]:
+        """Takes the connections that are idle now, and those that are closed and whose client has not closed
+        its side; returns those that have been either for the whole linger.
 
         A connection counts from when it is first seen idle: one whose response promised to keep it may end
         long after the stop, and its client may send another request as well.
         """
         now = time.monotonic()
-        self._idle = {one: self._idle.get(one, now) for one in idle}
+        self._idle = {one: self._idle.get(one, now) for one in (*idle, *leaving)}
         if self._before is None:
-            self._before = set(self._idle)
-        lingering = now < self.began + self.linger and not self._before.isdisjoint(self._idle)
+            self._before = set(idle)
+        lingering = now < self.began + self.linger and not self._before.isdisjoint(idle)
         self.accepting = self.accepting and lingering
         return [one for one, since in self._idle.items() if now - since >= self.linger]
 
@@ -77,6 +80,15 @@ def has_bytes(descriptor: int) -> bool:
     asked = poll()
     asked.register(descriptor, POLLIN)
     return bool(asked.poll(0))
+
+
+def is_unsent(descriptor: int) -> bool:
+    """Whether a client has not taken yet what was sent to it; what else its server holds waits behind that.
+
+    The kernel's count (SIOCOUTQ, tcp(7)): asyncio does not tell what is behind TLS.
+    """
+    count = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))
+    return any(count)
 
 
 def end_for_sure() -> None:

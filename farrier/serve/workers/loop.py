@@ -20,10 +20,7 @@ from farrier.serve.board import DRAINING
 from farrier.serve.workers.accepting import Acceptor
 from farrier.serve.workers.base import READY_AGAIN, FarrierWorker
 from farrier.serve.workers.calls import Calls
-from farrier.serve.workers.drain import LOOK, Drain, end_for_sure, has_bytes
-
-#: Seconds that an idle client has to take part in the end of TLS.
-TLS_END = 1.0
+from farrier.serve.workers.drain import LOOK, Drain, end_for_sure, has_bytes, is_unsent
 
 
 class LoopAcceptor(Acceptor):
@@ -177,8 +174,9 @@ class LoopWorker(FarrierWorker):
             self.slot.stage = DRAINING
         told = False
         while not self.quick:
-            idle = [one for one in self.connections if self.is_idle(one)]
-            for one in drain.look([*idle, *acceptor.handshaking]):
+            leaving = {one for one in self.connections if one.transport.is_closing()}
+            idle = [one for one in self.connections if self.is_idle(one) and one not in leaving]
+            for one in drain.look([*idle, *acceptor.handshaking], leaving):
                 self._see_off(one)
             if drain.accepting:
                 acceptor.balance()
@@ -203,14 +201,15 @@ class LoopWorker(FarrierWorker):
             one.cancel()
             return
         transport = one.transport
-        if transport.is_closing() or transport.get_write_buffer_size():
+        descriptor = transport.get_extra_info("socket").fileno()
+        if descriptor < 0 or is_unsent(descriptor):
             # A slow client has its last response still to read.
             return
-        if has_bytes(transport.get_extra_info("socket").fileno()):
-            return
-        transport.close()
-        if transport.get_extra_info("ssl_object") is not None:
-            asyncio.get_running_loop().call_later(TLS_END, transport.abort)
+        if transport.is_closing():
+            # With TLS a client may take its time to agree.
+            transport.abort()
+        elif not has_bytes(descriptor):
+            transport.close()
 
     def _say_goodbye(self) -> None:
         count = self.calls.say_goodbye()
