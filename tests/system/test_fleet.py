@@ -275,6 +275,7 @@ def test_a_reload_exchanges_the_workers_and_loses_nothing(fleet: Fleet) -> None:
 
 
 def test_a_release_that_the_guard_turns_back_goes_no_further(fleet: Fleet) -> None:
+    before = fleet.served()
     fleet.write("bad", "500 Internal Server Error")
     with clients(fleet) as found:
         done = fleet.play("deploy", gunicorn_app_guard={"seconds": 20, "requests": 5})
@@ -282,7 +283,7 @@ def test_a_release_that_the_guard_turns_back_goes_no_further(fleet: Fleet) -> No
     error = _error(done)
     assert re.search(r"\d+ % of \d+ responses were errors .* release \S+ serves again; the play stops", error)
     assert error.endswith("; the play stops here, fleet2, fleet3 are left as before"), error
-    assert fleet.served() == ["two"] * 3
+    assert fleet.served() == before
     assert found["fleet2"]["failed"] == found["fleet3"]["failed"] == []
     assert set(found["fleet1"]["failed"]) == {"status 500"}
     assert re.search(r"is release \S+, which is bad: .*gunicorn_app_retry_bad", _error(fleet.play("deploy")))
@@ -326,7 +327,7 @@ def test_a_lost_connection_is_taken_up_again(fleet: Fleet) -> None:
     told = running.communicate(timeout=100)[0]
     assert running.returncode == 0, told
     assert "fleet1: the connection ended without an answer" in told, told
-    assert re.search(r"^<fleet1> .* guard  watched for 6 s$", told, re.MULTILINE), told
+    assert re.search(r"^<fleet1> .* guard  watched for \d+ s$", told, re.MULTILINE), told
     assert fleet.served("fleet1") == ["five"]
 
 
@@ -340,7 +341,7 @@ def test_a_killed_controller_stops_nothing_and_the_next_run_says_what_came_of_it
     running.wait()
     done = fleet.play("deploy", "-v", "--limit", "fleet1", gunicorn_app_guard={"seconds": 6})
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^<fleet1> .* guard  watched for 6 s$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^<fleet1> .* guard  watched for \d+ s$", done.stdout, re.MULTILINE), done.stdout
     assert fleet.served("fleet1") == ["six"]
     assert fleet.migrated().count("six") == 1
     assert fleet.state("fleet1")["history"][-1]["outcome"] == "good"
