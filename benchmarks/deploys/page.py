@@ -265,12 +265,16 @@ def today_table(theirs: Cells) -> str:
         (
             html.escape(cell["cell"]["label"]), f"{cell['rate']:.0f}", deploys_of(cell), loss(cell),
             f"{failed(cell) / max(1, len(cell['deploys'])):.1f}" if cell["deploys"] else "",
+            worst([one["seconds"] for one in cell["deploys"]]),
             milliseconds(cell["steady"]["p99"]),
             worst([one["longest"] for one in cell["deploys"]] or [cell["steady"]["max"]]),
         )
         for cell in theirs
     ]  # fmt: skip
-    head = ("server", "rate /s", "times", "failed of sent", "failed each time", "p99 steady", "longest wait")
+    head = (
+        "server", "rate /s", "times", "failed of sent", "failed each time", "the command took", "p99 steady",
+        "longest wait",
+    )  # fmt: skip
     return table(head, rows)
 
 
