@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -415,6 +416,24 @@ def test_a_quick_stop_drops(serve: Serve, worker_class: str, path: str) -> None:
         assert site.site.wait() == 0
         assert site.seconds < 4 + site.boot
         assert site.site.event("worker_int")["requests_in_hand"][0]["request"] == f"GET {path}"
+
+
+@pytest.mark.parametrize("worker_class", CLASSES)
+def test_clients_that_reset_take_nobody_with_them(serve: Serve, worker_class: str) -> None:
+    """In the middle of a request, and after a response that closed the connection."""
+    with stopping(serve, worker_class) as site:
+        for request in ("GET / HT", "GET / HTTP/1.1\nHost: x\nConnection: close\n\n", ""):
+            for _ in range(5):
+                client = site.client(asked=False)
+                client.send(request)
+                if request.endswith("\n"):
+                    client.answer()
+                client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.close()
+        assert site.site.get()[0] == 200
+        assert serve.state()["workers"][0]["pid"] == site.worker
+        site.stop()
+        site.ended_well()
 
 
 @pytest.mark.parametrize("worker_class", KEEPING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -96,7 +97,7 @@ def test_a_websocket_has_the_grace_then_1012(
         assert client.recv(5) == "still here"
         with pytest.raises(ConnectionClosed) as closed:
             client.recv(5)
-        assert GRACE - 1.3 < time.monotonic() - began < GRACE
+        assert GRACE - 1.3 < time.monotonic() - began < GRACE + 0.5
     assert closed.value.rcvd.code == closed.value.sent.code == 1012  # both sides said it
     ended = site.event("worker_ended", worker=worker)
     assert (ended["reason"], ended["severity"]) == ("stopped", "INFO")
@@ -133,7 +134,7 @@ def test_a_client_that_does_not_answer_the_close_holds_up_nobody(serve: Serve, w
     began = time.monotonic()
     assert client.recv(100) == b"\x88\x11" + (1012).to_bytes(2, "big") + b"service restart"
     assert client.recv(100) == b""
-    assert time.monotonic() - began < GRACE + 0.5
+    assert time.monotonic() - began < GRACE + 1
     ended = site.event("worker_ended")
     assert (ended["reason"], ended["severity"]) == ("stopped", "INFO")
     assert "Traceback" not in site.text
@@ -143,16 +144,17 @@ def test_a_client_that_does_not_answer_the_close_holds_up_nobody(serve: Serve, w
 @pytest.mark.parametrize("worker_class", ASGI_CLASSES)
 def test_many_websockets_come_back_to_the_next_worker(serve: Serve, worker_class: str) -> None:
     site = site_of(serve, worker_class, GRACEFUL_TIMEOUT="2")
-    clients = [connected(site) for _ in range(30)]
-    site.signal(HUP)
     codes = []
-    for client in clients:
-        with pytest.raises(ConnectionClosed) as closed:
-            client.recv(10)
-        codes.append(closed.value.rcvd.code)
-        with connected(site) as again:
-            again.send("back")
-            assert again.recv(5) == "back"
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connected(site)) for _ in range(30)]
+        site.signal(HUP)
+        for client in clients:
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(10)
+            codes.append(closed.value.rcvd.code)
+            with connected(site) as again:
+                again.send("back")
+                assert again.recv(5) == "back"
     assert codes == [1012] * 30
     site.event("reloaded")
     assert "Traceback" not in site.text

@@ -125,13 +125,18 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
         self.parting.add(conn)
 
     def _hear_out(self, conn: Any, client: Any) -> None:
-        with contextlib.suppress(BlockingIOError):
+        try:
             # The bare socket's: of TLS nothing is to be understood any more.
-            if not socket.socket.recv(client, 65536):
-                self.parting.discard(conn)
-                self._forget(conn)
-            elif self.drain is not None:
-                conn.timeout = time.monotonic() + SILENCE
+            more = socket.socket.recv(client, 65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            more = b""
+        if not more:
+            self.parting.discard(conn)
+            self._forget(conn)
+        elif self.drain is not None:
+            conn.timeout = time.monotonic() + SILENCE
 
     def _forget(self, conn: Any) -> None:
         with contextlib.suppress(OSError, KeyError, ValueError):
