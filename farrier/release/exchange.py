@@ -299,7 +299,7 @@ class Exchange:
         self.journal.say(f"{service} is ready")
 
     def reason(self, service: str, began: float) -> str:
-        """Why it did not become ready. By the journal: a connection that waits may have started it once more."""
+        """Why it did not become ready, by the journal: a connection that waits may have started it again."""
         found = systemd.show(service, "Result", "ExecMainStatus")
         said, tail = systemd.journal_since(service, began), self.tail(began)
         limit = units.start_timeout(self.spec, self.plan)
