@@ -93,21 +93,21 @@ def losses(mine: Cells, quick: bool, command: str) -> list[dict[str, Any]]:
     enough = sent >= least and (quick or deploys >= DEPLOYS)
     recycling = [cell for cell in mine if cell["cell"]["strategy"] == "recycling"]
     recycled = sum(cell["recycled"] for cell in recycling)
+    lost_in_recycling = sum(map(failed, recycling))
     in_recycling = sum(cell["counts"]["sent"] for cell in recycling)
     return [
         figure(
-            f"failed of {sent:,} requests over {deploys} deploys", lost, "requests", command,
-            bound=asked, holds=lost == 0 and enough,
+            "failed requests", lost, f"of {sent:,}", command, bound=asked, holds=lost == 0 and enough
         ),
-        figure("requests of ours", sent, "requests", command, bound=f">= {least:,}", holds=sent >= least),
+        figure("requests", sent, "requests", command, bound=f">= {least:,}", holds=sent >= least),
         figure(
-            "deploys of ours", deploys, "deploys", command,
+            "deploys and reloads", deploys, "deploys", command,
             bound=None if quick else f">= {DEPLOYS}", holds=None if quick else deploys >= DEPLOYS,
         ),
+        figure("workers recycled (max_requests=500)", recycled, "workers", command),
         figure(
-            f"failed of {in_recycling:,} while {recycled} workers were recycled",
-            sum(map(failed, recycling)), "requests", command,
-            bound="0", holds=recycled > 0 and not sum(map(failed, recycling)),
+            "failed requests while workers are recycled", lost_in_recycling, f"of {in_recycling:,}", command,
+            bound="0", holds=recycled > 0 and not lost_in_recycling,
         ),
     ]  # fmt: skip
 
@@ -158,8 +158,8 @@ def today(theirs: Cells, command: str) -> list[dict[str, Any]]:
     for cell in theirs:
         count = len(cell["deploys"])
         times = f"{count} time{'s' if count > 1 else ''}" if count else f"{cell['recycled']} workers recycled"
-        name = f"today: {cell['cell']['label']}, {times}: failed of {cell['counts']['sent']:,}"
-        found.append(figure(name, failed(cell), "requests", command))
+        name = f"failed requests today: {cell['cell']['label']}, {times}"
+        found.append(figure(name, failed(cell), f"of {cell['counts']['sent']:,}", command))
     return found
 
 
