@@ -162,7 +162,7 @@ def _recover(args: argparse.Namespace) -> int:
 
 def _ended(args: argparse.Namespace, result: Result) -> int:
     """Prints what came of it: one JSON object, or what a person reads."""
-    from farrier.release.apply import unified
+    from farrier.release.diffs import unified
 
     if args.json:
         print(json.dumps(result.to_dict()))

@@ -42,16 +42,30 @@ def test_a_dash_in_the_name_nests_no_slice() -> None:
     assert "Slice=farrier-my_shop.slice\n" in units.template(spec(), LAYOUT).text
 
 
-@pytest.mark.parametrize("strategy", ["overlap", "queue"])
-def test_both_colours_share_one_total_and_a_candidate_beside_the_other_gets_less(strategy: str) -> None:
-    made = sized(strategy=strategy)
+def test_both_colours_share_one_total_and_a_candidate_beside_the_other_gets_less() -> None:
+    made = sized(strategy="overlap")
     own, beside = made.value("memory_max"), made.value("candidate_memory_max")
     assert isinstance(own, int)
     assert isinstance(beside, int)
     assert beside < own
     assert units.memory_total(made) == own
-    held = f"MemoryMax={beside}\n" in units.candidate(LAYOUT, "green", made).text
-    assert held is (strategy == "overlap")
+    held = [f"MemoryMax={beside}\n" in drop_in(made, way) for way in ("overlap", "rolling", "queue")]
+    assert held == [True, False, False]
+
+
+def drop_in(made: Plan, strategy: str, gate: bool = False) -> str:
+    return units.candidate(LAYOUT, "green", made, strategy, "blue", gate).text
+
+
+def test_a_candidate_is_told_how_it_is_to_start() -> None:
+    made = sized()
+    assert "Environment=FARRIER_FIRST_WORKERS=1\n" in drop_in(made, "rolling")
+    gate, queue = drop_in(made, "queue", gate=True), drop_in(made, "queue")
+    assert "Environment=FARRIER_GATE=1\n" in gate
+    assert "After=" not in gate
+    # In a queue it starts when the old colour has ended, whoever asks for both.
+    assert "After=my-shop@blue.service\n" in queue
+    assert "FARRIER_" not in queue + drop_in(made, "overlap")
 
 
 def test_a_start_is_given_as_long_as_a_person_says_else_by_the_boot() -> None:
