@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -58,7 +59,12 @@ def main() -> int:
         )
         return 2
     left = [cell for cell in wanted if options.again or quick or not done(work, cell)]
-    whole = run(left, work, quick, options.minutes * 60, options.cgroup)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the host goes away with us
+    try:
+        whole = run(left, work, quick, options.minutes * 60, options.cgroup)
+    except KeyboardInterrupt:
+        print("\nstopped: what is done is kept, the same command goes on", file=sys.stderr)
+        return 130
     results = [json.loads(path(work, cell).read_text()) for cell in wanted if path(work, cell).exists()]
     out = options.out or (work / "page" if quick else ROOT / "benchmarks/results/deploys")
     print(page.write(results, out, quick))
