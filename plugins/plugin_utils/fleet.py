@@ -215,8 +215,11 @@ class HostAction(ActionBase):
 
 
 def _no_answer(result: dict[str, Any]) -> str:
-    """Why there is no answer of the module in ``result``; empty if there is one."""
+    """Why there is no answer of the module in ``result``; empty if there is one, or if it broke by itself."""
     if not result.get("failed") or "module_stdout" not in result or str(result["module_stdout"]).strip():
+        return ""
+    # ssh or the module was ended by a signal; a module that raises ends with 1.
+    if 0 <= int(result.get("rc") or 0) < 128:
         return ""
     said = str(result.get("module_stderr", "")).strip().splitlines()
     return f"the connection ended without an answer{': ' + said[-1] if said else ''}"

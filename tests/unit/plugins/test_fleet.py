@@ -113,6 +113,20 @@ def test_a_failure_names_the_hosts_that_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("result", "lost"),
+    [
+        ({"failed": True, "module_stdout": "", "module_stderr": "", "rc": -9}, True),
+        ({"failed": True, "module_stdout": "", "module_stderr": "Killed", "rc": 137}, True),
+        ({"failed": True, "module_stdout": "", "module_stderr": "Traceback ...", "rc": 1}, False),
+        ({"failed": True, "msg": "the app does not import"}, False),
+        ({"changed": True}, False),
+    ],
+)
+def test_a_lost_connection_is_told_from_a_module_that_broke(result: dict[str, Any], lost: bool) -> None:
+    assert bool(fleet._no_answer(result)) is lost
+
+
+@pytest.mark.parametrize(
     ("given", "batches"),
     [
         (1, [1]),
