@@ -172,7 +172,8 @@ def test_rollback_serves_the_release_before(site: Any, shop: dict[str, Any]) -> 
     listed = site.farrier("list", "shop")["releases"]
     assert [one["id"] for one in listed if one["active"]] == [after["release"]]
     refused = site.farrier("rollback", "shop", "--to", "nosuch", check=False)
-    assert refused["msg"].startswith("shop: given release nosuch; allowed: 20")
+    told = "shop: given release nosuch, which did not serve here or is not kept; allowed: 20"
+    assert refused["msg"].startswith(told)
 
 
 def test_the_units_are_valid_and_confined(site: Any, shop: dict[str, Any]) -> None:
