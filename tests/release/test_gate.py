@@ -65,6 +65,10 @@ def test_a_bad_release_takes_no_request(site: Any, gate: dict[str, Any], way: st
     assert way != "queue, gate" or plan["gate_beside"] is True
     assert way != "queue, no gate" or plan["gate_beside"] is False
     code, told_of = BROKEN[broken]
+    # Where the plan has no room for a trial, an import that eats is only found out by the boot.
+    blind = way == "queue, no gate" and broken not in ("import", "config")
+    if blind and broken == "import that eats":
+        told_of = "needed more memory than its limit"
     ready = (
         "\ndef ready():\n    raise RuntimeError('no queue')\n" if broken == "health" else "\nready = fine\n"
     )
@@ -76,10 +80,10 @@ def test_a_bad_release_takes_no_request(site: Any, gate: dict[str, Any], way: st
     assert re.search(told_of, line), line
     assert "\n" not in line
     # What can only be seen by a boot is seen beside, or else the old one is back within the same promise.
-    if way != "queue, no gate" or broken in ("import", "import that eats", "config"):
+    if not blind:
         assert main(site) == before
         assert told.longest < 5
-    assert told.longest < 8 + 8
+    assert told.longest < 25
     state = site.state("gate")
     assert state["run"] == {}
     other = "green" if state["active"] == "blue" else "blue"
