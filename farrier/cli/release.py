@@ -64,6 +64,11 @@ def run(args: argparse.Namespace) -> int:
         "recover": _recover,
     }
     try:
+        if args.what != "work":
+            # On one CPU every millisecond of ours is one that a request waits.
+            from farrier.release import priority
+
+            priority.step_back()
         return commands[args.what](args)
     except FarrierError as error:
         if not getattr(args, "json", False):

@@ -31,6 +31,9 @@ def run(args: argparse.Namespace) -> int:
 def serve(argv: list[str]) -> int:
     """Run until stopped. ``argv`` is what follows ``farrier serve``; the exit status is Gunicorn's."""
     _settle_web_concurrency(os.environ)
+    from farrier.serve import quiet
+
+    quiet.begin(os.environ)
     from farrier.serve.application import FarrierApplication
 
     FarrierApplication(argv).run()

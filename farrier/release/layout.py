@@ -15,6 +15,8 @@ UNITS = Path("/etc/systemd/system")
 PASSING_UNITS = Path("/run/systemd/system")
 RUNTIME = Path("/usr/local/lib/farrier")
 LAUNCHER = Path("/usr/local/bin/farrier")
+# systemd puts every farrier-NAME.slice into it, because of the dash.
+APPS_SLICE = "farrier.slice"
 # The first line of every unit that we write; a unit without it is somebody else's.
 MARK = "# Written by farrier for the app {name}; change the app's spec instead of this file."
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from ..errors import FarrierError
 from . import account as accounts
 from . import colour as colours
-from . import files, guard, history, remove, runtime, shared, systemd, units
+from . import files, guard, history, priority, remove, runtime, shared, systemd, units
 from . import state as states
 from .build import Build, seal
 from .events import Journal, bare
@@ -77,14 +77,15 @@ class Machine:
             self.recover()
             first = self.state.active is None
             self.early = None if self.state.active is None else guard.sample(self.layout, self.state.active)
-            try:
-                self.begin()
-                self.advance()
-            except TurnedBack:
-                raise
-            except BaseException as error:
-                self.back_out(error, first)
-                raise
+            with priority.apps_first(not first):
+                try:
+                    self.begin()
+                    self.advance()
+                except TurnedBack:
+                    raise
+                except BaseException as error:
+                    self.back_out(error, first)
+                    raise
 
     # -- the way there ------------------------------------------------------------------------------
 

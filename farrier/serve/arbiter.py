@@ -171,6 +171,7 @@ class FarrierArbiter(Arbiter):
 
     def start(self) -> None:
         self.pid = os.getpid()
+        quiet.end()
         self.state = StateFile.from_environ(os.environ, self.log)
         self.write_state()
         self._check_config()

@@ -1,4 +1,4 @@
-"""A worker that boots beside serving ones takes the CPU that they leave.
+"""What boots beside serving workers takes the CPU that they leave.
 
 An import that burns a core for seconds would stand in every request's way meanwhile. So it runs at a
 higher nice value, and goes back when it is ready or has taken long, where the system lets it go back.
@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+from collections.abc import Mapping
+from typing import Any
 
 #: Added to the nice value: a tenth of the weight of the workers that serve (sched(7)).
 STEP = 10
@@ -15,6 +18,34 @@ STEP = 10
 QUIET = 10.0
 #: The bit of CAP_SYS_NICE in /proc/self/status (capabilities(7)).
 CAP_SYS_NICE = 23
+
+_former: int | None = None
+
+
+def begin(environ: Mapping[str, str]) -> None:
+    """For a master, before it imports anything large: quiet beside another colour, until end() or QUIET."""
+    global _former
+    folder, own = environ.get("FARRIER_RUN_DIR"), environ.get("FARRIER_INSTANCE")
+    if not folder or not own:
+        return
+    with contextlib.suppress(OSError):
+        if any(name.endswith(".json") and name != f"{own}.json" for name in os.listdir(folder)):
+            _former = lower(os.geteuid())
+    if _former is not None:
+        signal.signal(signal.SIGALRM, end)
+        signal.setitimer(signal.ITIMER_REAL, QUIET)
+
+
+def end(*_: Any) -> None:
+    """Back to how it was started; its workers each have a quiet boot of their own."""
+    global _former
+    if _former is None:
+        return
+    former, _former = _former, None
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    with contextlib.suppress(OSError):
+        restore(former, os.getpid())
 
 
 def lower(uid: int) -> int | None:

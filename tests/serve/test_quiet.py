@@ -131,3 +131,19 @@ def test_a_change_of_user_takes_the_capability_away(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(quiet, "_capabilities", lambda: 1 << quiet.CAP_SYS_NICE)
     assert quiet._may_go_back(0, os.geteuid())
     assert not quiet._may_go_back(0, os.geteuid() + 1)
+
+
+@needs_the_way_back
+def test_a_master_is_nicer_while_it_imports_and_its_workers_are_not(serve: Serve) -> None:
+    """With preload the app is imported there: what it sees is the nice value of that."""
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    serve(WORKERS="1", WORKER_CLASS="sync", FARRIER_INSTANCE="blue")
+    (serve.folder / "wsgi_app.py").write_text(
+        "import os; open('nice', 'a').write(f'{os.getpriority(os.PRIO_PROCESS, 0)} ')\n"
+        + (serve.folder / "wsgi_app.py").read_text()
+    )
+    green = serve(app_of("sync"), "--preload", WORKERS="1", WORKER_CLASS="sync", FARRIER_INSTANCE="green")
+    green.event("ready")
+    assert (serve.folder / "nice").read_text().split() == [str(usual + quiet.STEP)]
+    assert nice(green.process.pid) == {usual}
+    assert {value for pid in children(green) for value in nice(pid)} == {usual}
