@@ -238,5 +238,17 @@ def one_deploy(
         "sent": counts["sent"],
         "failed": counts["sent"] - counts["ok"],
         "colours": tally.colour_times(journal, deploy.asked, deploy.ended),
-        "steps": deploy.steps,
+        "steps": steps_felt(run, deploy),
     }
+
+
+def steps_felt(run: tally.Run, deploy: Deploy) -> list[dict[str, Any]]:
+    """Each step with the p99 of the requests that were due in it; the first is the command itself."""
+    if not deploy.steps:
+        return []
+    first = {"name": "command", "began": deploy.asked, "ended": deploy.steps[0]["began"], "detail": ""}
+    found = []
+    for step in (first, *deploy.steps):
+        inside = run.records[tally.between(run.records, [(step["began"], step["ended"])])]
+        found.append({**step, "p99": tally.latencies(inside)["p99"]})
+    return found

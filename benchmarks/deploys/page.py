@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks import summary
@@ -154,6 +155,7 @@ def page(results: Cells, found: Sequence[dict[str, Any]], drawn: dict[str, str],
         matrix_table(ours),
         "<h2>Farrier: what a deploy does to those who wait</h2>",
         detail_table(ours),
+        steps_table(ours),
         "<h2>What people do today, same host, same app, same load</h2>",
         today_table(theirs),
         f"<h2>Over time</h2><p>{plots.legend()}.</p>",
@@ -242,6 +244,34 @@ def detail_table(ours: Cells) -> str:
             )
         )  # fmt: skip
     return table(head, rows) + "<p class='soft'>Of several deploys: the slowest.</p>"
+
+
+def steps_table(ours: Cells) -> str:
+    """Where in a deploy the latency comes from: p99 by step, the median of a cell's deploys."""
+    felt: dict[str, dict[str, list[float]]] = {}
+    for cell in ours:
+        for deploy in figures.deployed(cell):
+            for step in deploy["steps"]:
+                felt.setdefault(cell["cell"]["name"], {}).setdefault(step["name"], []).append(step["p99"])
+    if not felt:
+        return ""
+    names = list(dict.fromkeys(name for steps in felt.values() for name in steps))
+    rows = [
+        (
+            html.escape(cell["cell"]["name"]),
+            milliseconds(cell["steady"]["p99"]),
+            *(
+                milliseconds(median(felt[cell["cell"]["name"]][name]))
+                if name in felt[cell["cell"]["name"]]
+                else ""
+                for name in names
+            ),
+        )
+        for cell in ours
+        if cell["cell"]["name"] in felt
+    ]
+    note = "<p class='soft'>Of several deploys: the median.</p>"
+    return "<h3>p99 of the requests due in each step</h3>" + table(("cell", "steady", *names), rows) + note
 
 
 def deploys_of(cell: Cell) -> str:
