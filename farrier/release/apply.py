@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import FarrierError
 from ..sizing.units import SizingError
-from . import account, diffs, events, files, history, notify, preflight, remove, runtime, systemd
+from . import account, diffs, events, files, history, notify, preflight, priority, remove, runtime, systemd
 from . import state as states
 from .events import Journal, Step
 from .layout import Layout
@@ -284,9 +284,12 @@ def _begin(spec: Spec, layout: Layout, order: Mapping[str, Any]) -> Following | 
             try:
                 # The unit must not run from a wheel in a folder that goes with whoever sent it.
                 placed = runtime.place(runtime.find(spec.runtime))
+                if state.active:
+                    priority.favour()
                 _start_unit(spec, layout)
             except BaseException as error:
                 os.close(descriptor)
+                priority.even()
                 if isinstance(error, _Taken):
                     return None
                 if state.active is None and not state.run:
@@ -334,8 +337,6 @@ def _start_unit(spec: Spec, layout: Layout) -> None:
 
 def _followed(layout: Layout, following: Following, say: Say) -> Result:
     last = "the start"
-    # From here on this only watches: the CPU is the app's.
-    os.nice(10)
     alive = partial(systemd.is_active, layout.deploy_unit)
     try:
         for event in events.follow(following.descriptor, following.offset, following.run, alive):

@@ -56,6 +56,7 @@ class Exchange:
         self.env: dict[str, str] = found[2]
         self.moves = self.old is not None and units.socket_moves(self.spec, self.layout)
         self.strategy = "queue" if self.moves or self.old is None else self._strategy()
+        self.has_gate = self._has_gate()
 
     @property
     def spec(self) -> Spec:
@@ -140,11 +141,18 @@ class Exchange:
         drop_in = units.candidate(self.layout, self.new, self.plan, self.strategy, self.old, gate)
         self.undo.write(drop_in)
 
-    @property
-    def has_gate(self) -> bool:
-        """A queue whose plan has room for one worker beside: it is tried before the old one stops."""
-        beside = "gate_beside" in self.plan and bool(self.plan.value("gate_beside"))
-        return bool(self.old) and not self.moves and self.strategy == "queue" and beside
+    def _has_gate(self) -> bool:
+        """A queue whose plan has room for one worker beside: it is tried before the old one stops.
+
+        A release that has served with these very inputs has passed it. Going back to it is to be quick; if it
+        does not boot any more the old one is brought back, as where there is no room.
+        """
+        if not self.old or self.moves or self.strategy != "queue":
+            return False
+        proven = self.release.served and not self.release.bad
+        if proven and self.release.measured.get("checked") == self.inputs():
+            return False
+        return "gate_beside" in self.plan and bool(self.plan.value("gate_beside"))
 
     @property
     def is_beside(self) -> bool:

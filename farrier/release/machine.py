@@ -77,15 +77,16 @@ class Machine:
             self.recover()
             first = self.state.active is None
             self.early = None if self.state.active is None else guard.sample(self.layout, self.state.active)
-            with priority.apps_first(not first):
-                try:
-                    self.begin()
-                    self.advance()
-                except TurnedBack:
-                    raise
-                except BaseException as error:
-                    self.back_out(error, first)
-                    raise
+            try:
+                self.begin()
+                self.advance()
+            except TurnedBack:
+                raise
+            except BaseException as error:
+                self.back_out(error, first)
+                raise
+            finally:
+                priority.even()
 
     # -- the way there ------------------------------------------------------------------------------
 
@@ -440,3 +441,4 @@ def recover(name: str) -> None:
         state = State.load(layout)
         machine = Machine(spec, layout, Journal(layout.events, str(state.run.get("id", ""))), spec.who)
         machine.recover()
+        priority.even()

@@ -8,8 +8,6 @@ and of a session, however nice those are; see docs/decisions/0008-cpu-in-a-deplo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from . import systemd
 from .layout import APPS_SLICE
@@ -27,30 +25,23 @@ def step_back() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, STEP)
 
 
-@contextmanager
-def apps_first(serving: bool) -> Iterator[None]:
-    """The slice of all apps has ten times the weight of its neighbours until the end of the block.
+def favour() -> None:
+    """The slice of all apps has ten times the weight of its neighbours, until even() says otherwise.
 
-    Only while something serves, and at run time only: a proxy or a database beside the apps has its equal
-    share at all other times. A host whose control groups cannot be changed goes on without.
+    Only while a run works beside what serves, and at run time only: a proxy or a database beside the apps has
+    its equal share at all other times. A host whose control groups cannot be changed goes on without.
     """
-    if not serving:
-        yield
-        return
     _weigh(str(WEIGHT))
-    try:
-        yield
-    finally:
-        if not _others_deploy():
-            _weigh("")
+
+
+def even() -> None:
+    """Equal weights again, unless another app's run still works."""
+    listed = systemd.systemctl(
+        "list-units", "--state=active", "--plain", "--no-legend", "farrier-deploy-*.service", check=False
+    )
+    if len(listed.splitlines()) <= 1:
+        _weigh("")
 
 
 def _weigh(value: str) -> None:
     systemd.systemctl("set-property", "--runtime", APPS_SLICE, f"CPUWeight={value}", check=False)
-
-
-def _others_deploy() -> bool:
-    listed = systemd.systemctl(
-        "list-units", "--state=active", "--plain", "--no-legend", "farrier-deploy-*.service", check=False
-    )
-    return len(listed.splitlines()) > 1
