@@ -228,7 +228,9 @@ class FarrierArbiter(Arbiter):
         self.tick()
         watchful = not self.was_ready or self.recycling.exchange is not None
         pace = min(timeout, WATCHFUL) if watchful else timeout
-        return super().wait_for_signals(self.notifier.pace(pace))  # type: ignore[no-any-return]
+        found: list[int] = super().wait_for_signals(self.notifier.pace(pace))
+        # A stop that came together with a HUP must not wait for the end of it.
+        return sorted(found, key=lambda number: number not in STOPS)
 
     def tick(self) -> None:
         """What is due on every turn of the main loop, and of a loop that waits inside of it."""
@@ -326,23 +328,23 @@ class FarrierArbiter(Arbiter):
 
         One that was asked to end has ``graceful_timeout`` instead, see _kill_overdue().
         """
-        if not self.timeout:
-            return
         for worker in list(self.WORKERS.values()):
-            if worker.retired and not worker.aborted:
+            # Its own: a HUP may have brought another one.
+            timeout = worker.cfg.timeout
+            if not timeout or (worker.retired and not worker.aborted):
                 continue
             try:
                 silent = time.monotonic() - worker.tmp.last_update()
             except (OSError, ValueError):
                 continue
-            if silent > self.timeout:
+            if silent > timeout:
                 self.kill_worker(worker.pid, signal.SIGKILL if worker.aborted else signal.SIGABRT)
                 worker.aborted = True
 
     def _kill_overdue(self) -> None:
-        limit = time.monotonic() - self.cfg.graceful_timeout - OVERDUE
+        limit = time.monotonic() - OVERDUE
         for worker in list(self.WORKERS.values()):
-            if worker.retired and worker.retired < limit:
+            if worker.retired and worker.retired + worker.cfg.graceful_timeout < limit:
                 self.kill_worker(worker.pid, signal.SIGKILL)
 
     def _say_metrics(self, count: int) -> None:
@@ -422,8 +424,8 @@ class FarrierArbiter(Arbiter):
 
     def _be_worker(self, worker: Any) -> None:
         """The child's whole life; never returns."""
-        for number in (*self.SIGNALS, signal.SIGCHLD):
-            # Until the worker has its own handlers nothing is in hand, so a signal may end it.
+        for number in (*STOPS, signal.SIGCHLD):
+            # Until the worker has its own handlers nothing is in hand, so a stop may end it.
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self.SIGNALS)
         for sibling in self.WORKERS.values():
@@ -557,8 +559,8 @@ class FarrierArbiter(Arbiter):
 
     # --- one for one ----------------------------------------------------------------------------
 
-    def replace(self, worker: Any) -> str | None:
-        """Start a replacement, wait for its mark, then end exactly ``worker``, and wait for its end.
+    def replace(self, worker: Any | None) -> str | None:
+        """Start a replacement, wait for its mark, then end exactly ``worker`` (if any), and wait for its end.
 
         Returns None when done, else one line that says why the replacement did not become ready:
         ``worker`` then serves on as if nothing had been. At no time are there more workers than one
@@ -574,7 +576,7 @@ class FarrierArbiter(Arbiter):
             self.await_end(newcomer)
             return failure
         newcomer.extra = False
-        if worker.pid in self.WORKERS:
+        if worker is not None and worker.pid in self.WORKERS:
             self.retire(worker)
             self.await_end(worker)
         return None
@@ -721,11 +723,10 @@ class FarrierArbiter(Arbiter):
     def _exchange(self, before: _Before) -> str | None:
         """First one replacement, which must boot; then the others, one after the other."""
         old = self.serving()
-        if not old:
-            return self._first_of_none(before)
         # The new number counts once a worker of the new config has proven that it boots.
         wanted, self._num_workers = self.num_workers, before.num_workers
-        failure = self.replace(old[0])
+        # None is left when their boot kept failing: the new code or config may mend that.
+        failure = self.replace(old[0] if old else None)
         if failure is not None:
             self._go_back(before)
             return failure
@@ -743,23 +744,8 @@ class FarrierArbiter(Arbiter):
         sock.close_sockets(gone, self.reexec_pid == self.master_pid == 0)
         self._renew_pidfile(before)
         self.log.reopen_files()
-        self.spawn_not_before = 0.0
+        self.spawn_not_before, self.boot_failures = 0.0, 0
         return None
-
-    def _first_of_none(self, before: _Before) -> str | None:
-        """No worker is left (their boot kept failing): the new code or config may mend that."""
-        try:
-            newcomer = self.WORKERS[self.spawn_worker(extra=True)]
-        except SpawnFailed as error:
-            self._go_back(before)
-            return str(error)
-        failure = self._await_mark(newcomer)
-        if failure is None:
-            newcomer.extra = False
-            self.spawn_not_before, self.boot_failures = 0.0, 0
-            return None
-        self._go_back(before)
-        return failure
 
     def _renew_pidfile(self, before: _Before) -> None:
         if before.cfg.pidfile == self.cfg.pidfile:
@@ -784,6 +770,12 @@ class FarrierArbiter(Arbiter):
             self.counted = True
         super().handle_ttou()
         self._say_count()
+
+    def handle_winch(self) -> None:
+        if self.cfg.daemon:
+            # The HUP that starts them again goes by the config.
+            self.counted = False
+        super().handle_winch()
 
     def _say_count(self) -> None:
         self.log.info("%s by signal, until the number itself is changed", _workers(self.num_workers))
@@ -812,7 +804,14 @@ class FarrierArbiter(Arbiter):
             self.cfg.env_orig.pop("FARRIER_PLAN", None)
         # Said for this start alone.
         self.cfg.env_orig.pop("FARRIER_FIRST_WORKERS", None)
-        super().reexec()
+        try:
+            super().reexec()
+        except Exception as error:  # noqa: BLE001 - neither a hook nor a full process table may end the site
+            said = f"no second master: {one_line(error)}"
+            events.emit(self.log, "error", "usr2_refused", said)
+            if os.getpid() != self.pid:
+                # A copy of the master, which would end the workers on its way out.
+                os._exit(1)
 
     # --- the end --------------------------------------------------------------------------------
 

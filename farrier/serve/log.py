@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from gunicorn.glogging import Logger as GunicornLogger
+from gunicorn.glogging import loggers
 from gunicorn.instrument.statsd import Statsd
 
 from farrier.serve.events import FIELDS, JsonFormatter, ReadableFormatter
@@ -67,6 +68,19 @@ class Logger(GunicornLogger):
         """Gunicorn calls the end of a worker that timed out an error of the request."""
         if not isinstance(sys.exc_info()[1], Aborted):
             self.error_log.exception(msg, *args, **kwargs)
+
+    def reopen_files(self) -> None:
+        """As Gunicorn's, which ends the process if a file cannot be opened: here all stay as they are."""
+        handlers = [handler for log in loggers() for handler in log.handlers]
+        names = {one.baseFilename for one in handlers if isinstance(one, logging.FileHandler) and one.stream}
+        try:
+            for name in names:
+                with open(name, "ab"):
+                    pass
+        except OSError as error:
+            self.error("log files are not opened anew: %s: %s", error.filename, error.strerror)
+            return
+        super().reopen_files()
 
     def _format(self, log: logging.Logger, formatter: logging.Formatter) -> None:
         for handler in log.handlers:

@@ -69,6 +69,8 @@ class Recycling:
     def _begin(self) -> None:
         arbiter = self.arbiter
         due = [worker for worker in arbiter.serving() if worker.slot.due]
+        if not due:
+            self.deploying_since = 0.0
         if not due or time.monotonic() < self.not_before:
             return
         if len(arbiter.ready_workers()) < arbiter.num_workers or self._deploying():

@@ -14,12 +14,14 @@ from typing import Any
 
 
 class StateFile:
-    """Written by the master alone. A folder that cannot be written is said once and then left."""
+    """Written by the master alone. What cannot be written is said once and tried again: a tmpfs may be full
+    for a moment, and others go by this file."""
 
     def __init__(self, path: str | None, log: Any) -> None:
         self.path = path
         self.log = log
         self._written = b""
+        self._said = False
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], log: Any) -> StateFile:
@@ -42,10 +44,13 @@ class StateFile:
                 file.write(body)
             os.replace(beside, self.path)  # noqa: PTH105 - see above
         except OSError as error:
-            self.log.warning("The state file %s cannot be written: %s", self.path, error.strerror or error)
-            self.path = None
+            if not self._said:
+                self.log.warning(
+                    "The state file %s cannot be written: %s", self.path, error.strerror or error
+                )
+            self._said = True
         else:
-            self._written = body
+            self._written, self._said = body, False
 
     def forget(self) -> None:
         """Somebody else may have written the file meanwhile: the next write is one, whatever it says."""

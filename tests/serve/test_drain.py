@@ -270,6 +270,20 @@ def test_what_was_sent_behind_a_request_is_answered(serve: Serve, worker_class: 
 
 
 @pytest.mark.parametrize("worker_class", KEEPING)
+def test_half_a_request_that_came_behind_another_is_waited_for(serve: Serve, worker_class: str) -> None:
+    with stopping(serve, worker_class) as site:
+        client = site.client()
+        client.send("GET /slow?0.6 HTTP/1.1\nHost: x\n\nGET / HT")
+        time.sleep(0.2)
+        site.stop()
+        assert client.answer() == "200 keep-alive one"
+        time.sleep(4)
+        client.send("TP/1.1\nHost: x\n\n")
+        assert client.answer() == "200 close one"
+        site.ended_well()
+
+
+@pytest.mark.parametrize("worker_class", KEEPING)
 def test_a_promise_made_long_ago_has_the_linger_too(serve: Serve, worker_class: str) -> None:
     """A response that began before the stop ends after the linger: its client may go on all the same."""
     with stopping(serve, worker_class) as site:

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,47 @@ def ask_in_background(site: Site, path: str) -> threading.Thread:
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     return thread
+
+
+@pytest.mark.parametrize("worker_class", CLASSES)
+def test_an_app_that_exits_in_a_request_ends_that_request(
+    serve: Serve, tmp_path: Path, worker_class: str
+) -> None:
+    for name in ("wsgi_app.py", "asgi_app.py"):
+        app = tmp_path / name
+        app.write_text(
+            app.read_text().replace('== "/hang":', '== "/exit":\n        raise SystemExit(3)\n    if not 1:')
+        )
+    site = serve(app_of(worker_class), WORKERS="1", WORKER_CLASS=worker_class)
+    client = site.connection()
+    client.request("GET", "/slow?1")
+    until_taken(client.sock)
+    assert site.get("/exit")[0] == 500
+    assert client.getresponse().read() == b"one"
+    client.close()
+    assert "SystemExit" in site.text
+    assert not [one for one in site.events if one["event"] == "worker_ended"]
+
+
+@pytest.mark.parametrize("worker_class", [one for one in CLASSES if one != "sync"])
+def test_a_worker_without_file_descriptors_leaves_the_rest_in_the_queue(
+    serve: Serve, worker_class: str
+) -> None:
+    few = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)); "
+        "sys.argv[0] = 'farrier'; from farrier.cli import main; sys.exit(main())"
+    )
+    site = serve(app_of(worker_class), command=("-c", few, "serve"), WORKERS="1", WORKER_CLASS=worker_class)
+    # What is imported at a first request must not be it.
+    assert site.get() == (200, b"one")
+    clients = [socket.create_connection(site.address) for _ in range(50)]
+    time.sleep(1)
+    for one in clients:
+        one.close()
+    deadline = time.monotonic() + 10
+    while site.get()[0] != 200:
+        assert time.monotonic() < deadline
+    assert not [one for one in site.events if one["event"] == "worker_ended"]
 
 
 @pytest.mark.parametrize("worker_class", ["sync", "asgi", "uvicorn"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
-from .conftest import CLASSES, HUP, TERM, Serve, Told, app_of
+from .conftest import ASGI_CLASSES, CLASSES, HUP, TERM, Serve, Told, app_of
 
 CHECK = """
 import os
@@ -149,6 +151,34 @@ def test_a_startup_that_fails_is_said(serve: Serve, tmp_path: Path) -> None:
         assert site.wait() == 3
         assert "startup failed" in site.event("halted")["message"]
         assert "no database" in site.text
+
+
+@pytest.mark.parametrize("worker_class", ASGI_CLASSES)
+def test_a_startup_that_hangs_is_given_up_by_a_stop(serve: Serve, tmp_path: Path, worker_class: str) -> None:
+    app = tmp_path / "asgi_app.py"
+    app.write_text(app.read_text().replace("message = await receive()", "await asyncio.sleep(60)", 1))
+    site = serve("asgi_app:app", wait=None, WORKERS="1", WORKER_CLASS=worker_class)
+    site.event("worker_booted")
+    time.sleep(0.5)
+    began = time.monotonic()
+    site.signal(signal.SIGTERM)
+    assert site.wait() == 0
+    assert time.monotonic() - began < 3
+    assert site.event("worker_ended")["severity"] == "INFO"
+
+
+def test_an_app_whose_startup_takes_long_gets_no_request_before(serve: Serve, tmp_path: Path) -> None:
+    """Gunicorn's asgi worker waits for 30 s, here half a second, and then serves without."""
+    app = tmp_path / "asgi_app.py"
+    late = "message = await receive(); await asyncio.sleep(2); globals().update(VERSION=b'started')"
+    app.write_text(app.read_text().replace("message = await receive()", late, 1))
+    command = (
+        "import asyncio, sys; wait = asyncio.wait_for; sys.argv[0] = 'farrier'; "
+        "asyncio.wait_for = lambda what, timeout: wait(what, 0.5 if timeout == 30.0 else timeout); "
+        "from farrier.__main__ import main; sys.exit(main())"
+    )
+    site = serve("asgi_app:app", command=("-c", command, "serve"), WORKERS="1", WORKER_CLASS="asgi")
+    assert site.get() == (200, b"started")
 
 
 def test_a_crash_loop_before_the_first_readiness_ends(serve: Serve, tmp_path: Path) -> None:

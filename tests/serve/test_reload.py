@@ -107,6 +107,55 @@ def test_hup_onto_a_hook_that_raises_leaves_the_site_up(
     assert serve.state()["settings"]["keepalive"] == 9
 
 
+def test_an_old_worker_keeps_its_own_limits_at_hup(serve: Serve, tmp_path: Path) -> None:
+    """The new, shorter ones would end what it was promised, and an idle sync worker as one that hangs."""
+    own, app = tmp_path / "gunicorn.conf.py", tmp_path / "wsgi_app.py"
+    own.write_text("timeout, graceful_timeout = 60, 30\n")
+    site = serve(WORKERS="2", WORKER_CLASS="sync")
+    app.write_text("import time; time.sleep(2.5)\n" + app.read_text())
+    own.write_text("timeout, graceful_timeout = 2, 1\n")
+    client = site.connection(20)
+    client.request("GET", "/slow?9")
+    time.sleep(0.3)
+    site.signal(HUP)
+    assert client.getresponse().read() == b"one"
+    client.close()
+    site.event("reloaded", seconds=30)
+    ended = [one for one in site.events if one["event"] == "worker_ended"]
+    assert [one["message"].split(" ", 2)[2] for one in ended] == ["stopped: as asked"] * 2
+
+
+def test_a_hup_that_is_refused_where_no_worker_is_left_leaves_none_behind(
+    serve: Serve, tmp_path: Path
+) -> None:
+    limit = (
+        "import sys, farrier.serve.arbiter as arbiter; arbiter.BOOT_LIMIT = 2; sys.argv[0] = 'farrier'; "
+        "from farrier.cli import main; sys.exit(main())"
+    )
+    site = serve(command=("-c", limit, "serve"), WORKERS="1", WORKER_TIMEOUT="1")
+    app = tmp_path / "wsgi_app.py"
+    good = app.read_text()
+    app.write_text("no_such_name\n")
+    os.kill(pids(serve).pop(), signal.SIGKILL)
+    site.event("boot_failed", 3)
+    while pids(serve):
+        time.sleep(0.01)
+    # For two seconds none is tried.
+    app.write_text("import time; time.sleep(60)\n")
+    site.signal(HUP)
+    site.event("reloading")
+    while not (tried := pids(serve)):
+        time.sleep(0.01)
+    site.event("reload_refused")
+    assert not tried & pids(serve)
+    app.write_text(good)
+    for pid in pids(serve):
+        os.kill(pid, signal.SIGKILL)
+    site.signal(HUP)
+    site.event("reloaded")
+    assert site.get() == (200, b"one")
+
+
 def test_a_hook_that_raises_at_a_respawn_is_tried_again(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "gunicorn.conf.py").write_text(
         "import os\ndef pre_fork(server, worker):\n"

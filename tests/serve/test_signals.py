@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -167,6 +168,16 @@ def test_a_stop_during_a_reload_is_obeyed(serve: Serve, tmp_path: Path) -> None:
 # --- TTIN, TTOU -----------------------------------------------------------------------------------
 
 
+def test_a_stop_that_comes_together_with_a_hup_does_not_wait_for_it(serve: Serve, tmp_path: Path) -> None:
+    site = serve(WORKERS="1")
+    app = tmp_path / "wsgi_app.py"
+    app.write_text("import time; time.sleep(20)\n" + app.read_text())
+    # The kernel hands them over in the order of their numbers, HUP first.
+    for number in (signal.SIGSTOP, HUP, TERM, signal.SIGCONT):
+        site.signal(number)
+    assert site.wait(10) == 0
+
+
 def test_ttin_adds_a_worker_and_ttou_takes_one_but_never_the_last(serve: Serve) -> None:
     site = serve(WORKERS="1", WORKER_CLASS="sync")
     (first,) = pids(serve)
@@ -245,6 +256,45 @@ def test_usr2_starts_a_second_master_that_goes_on_when_the_first_ends(serve: Ser
     site.event("stopped", 2)
 
 
+def test_usr1_with_a_file_that_cannot_be_opened_leaves_all_as_it_was(serve: Serve, tmp_path: Path) -> None:
+    """As after a logrotate that took the folder, or gave the file to somebody else."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    site = serve("wsgi_app:app", "--access-logfile", str(folder / "access.log"), WORKERS="2")
+    before = pids(serve)
+    shutil.rmtree(folder)
+    site.signal(signal.SIGUSR1)
+    # The master and both workers.
+    site.until(lambda: site.text.count("log files are not opened anew") == 3)
+    assert site.get() == (200, b"one")
+    assert pids(serve) == before
+
+
+def test_usr2_that_cannot_be_done_leaves_the_site_up(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text("def pre_exec(server):\n    raise RuntimeError('not today')\n")
+    site = serve(WORKERS="2")
+    before = pids(serve)
+    site.signal(signal.SIGUSR2)
+    refused = site.event("usr2_refused")
+    assert "not today" in refused["message"] and refused["pid"] != site.process.pid
+    site.signal(HUP)
+    site.event("reloaded")
+    ended = [one for one in site.events if one["event"] == "worker_ended"]
+    assert [one["worker"] for one in ended] == list(before)
+    assert {one["message"].split(": ")[1] for one in ended} == {"as asked"}
+
+
+@pytest.mark.parametrize("worker_class", CLASSES)
+def test_a_worker_ignores_what_is_the_masters(serve: Serve, worker_class: str) -> None:
+    """``systemctl kill --signal=…`` sends it to every process of the unit."""
+    site = serve(app_of(worker_class), WORKERS="1", WORKER_CLASS=worker_class)
+    (worker,) = pids(serve)
+    for number in (HUP, TTIN, TTOU, signal.SIGUSR2):
+        os.kill(worker, number)
+    assert site.get("/slow?0.3") == (200, b"one")
+    assert list(pids(serve)) == [worker]
+
+
 def test_winch_is_nothing_in_the_foreground(serve: Serve) -> None:
     site = serve(WORKERS="1", WORKER_CLASS="sync")
     before = pids(serve)
@@ -261,6 +311,8 @@ def test_winch_stops_the_workers_of_a_daemon_until_hup(serve: Serve) -> None:
     until(lambda: (serve.run / "app.json").exists() and serve.state()["ready"])
     daemon = serve.state()["pid"]
     try:
+        os.kill(daemon, TTIN)
+        until(lambda: sum(worker["ready"] for worker in serve.state()["workers"]) == 3)
         os.kill(daemon, signal.SIGWINCH)
         until(lambda: not serve.state()["workers"])
         os.kill(daemon, HUP)

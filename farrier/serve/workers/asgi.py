@@ -54,8 +54,26 @@ class Protocol(ASGIProtocol):
         return bool(self._awaiting_request and not self.begun)
 
 
+class Lifespan(LifespanManager):
+    """Gunicorn's gives up after 30 s, and its worker then takes requests for an app that has not started."""
+
+    async def startup(self) -> None:
+        await self._receive_queue.put({"type": "lifespan.startup"})
+        asgi = {"version": "3.0", "spec_version": "2.4"}
+        self._task = asyncio.create_task(
+            self._run_lifespan({"type": "lifespan", "asgi": asgi, "state": self.state})
+        )
+        await self._startup_complete.wait()
+        if self._startup_failed:
+            self._task.cancel()
+            kind = LifespanStartupFailed if self._startup_reported else RuntimeError
+            raise kind(f"Lifespan startup failed: {self._startup_error or 'Unknown error'}")
+
+
 class ASGIWorker(LoopWorker, GunicornASGIWorker):
     """``worker_class`` asgi."""
+
+    lifespan: Lifespan | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -98,9 +116,10 @@ class ASGIWorker(LoopWorker, GunicornASGIWorker):
     async def _start_app(self) -> None:
         if self.cfg.asgi_lifespan == "off":
             return
-        self.lifespan = LifespanManager(self.asgi, self.log, self.state)
+        self.lifespan = Lifespan(self.asgi, self.log, self.state)
         try:
-            await self.lifespan.startup()
+            if not await self.starts(self.lifespan.startup()):
+                self.lifespan = None
         except Exception as error:  # noqa: BLE001 - whatever the app raises means "no lifespan"
             self.lifespan = None
             if self.cfg.asgi_lifespan == "on" or isinstance(error, LifespanStartupFailed):

@@ -36,6 +36,18 @@ class FarrierWorker:
     """A mixin, left of a Gunicorn worker class. ``interface`` is what the app must speak."""
 
     interface: str | None = None
+    #: Those that a worker has its own handlers for. HUP, USR2, TTIN and TTOU are the master's, whose handler
+    #: a fork leaves in place (it queues, for nobody). By default two of them would end a worker and two would
+    #: halt it, when ``systemctl kill`` sends them to every process.
+    SIGNALS = (
+        signal.SIGABRT,
+        signal.SIGQUIT,
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGUSR1,
+        signal.SIGWINCH,
+        signal.SIGCHLD,
+    )
 
     # From gunicorn.workers.base.Worker
     app: Any

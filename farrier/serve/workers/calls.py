@@ -21,6 +21,13 @@ class Restarting(OSError):
     """What an app gets that sends on a websocket after it was closed; ASGI wants an OSError."""
 
 
+class Exited(RuntimeError):
+    """In place of SystemExit, which asyncio lets end the loop, and with it everybody's requests."""
+
+    def __init__(self, code: Any) -> None:
+        super().__init__(f"the app called sys.exit({code!r}) in a request")
+
+
 class Websocket:
     """One websocket, as seen between the app and the server."""
 
@@ -71,12 +78,16 @@ class Calls:
             self.going[task] = None
             try:
                 await self.app(scope, receive, send)
+            except SystemExit as error:
+                raise Exited(error.code) from error
             finally:
                 del self.going[task]
             return
         websocket = self.going[task] = Websocket(scope, send)
         try:
             await self.app(scope, receive, websocket.send)
+        except SystemExit as error:
+            raise Exited(error.code) from error
         except Exception:
             # What an app makes of a websocket that is closed under it is nobody's mistake.
             if websocket.goodbye is None:

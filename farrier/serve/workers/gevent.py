@@ -129,7 +129,7 @@ class GeventWorker(FarrierWorker, AsyncWorker):
             self._discard(req)
             raise
         finally:
-            client.connection.end()
+            client.connection.end(bool(req.unreader.buf.getvalue()))
 
     def _discard(self, req: Any) -> None:
         """A body that the app left unread, here already, so that it is not taken for another request."""

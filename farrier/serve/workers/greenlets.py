@@ -49,8 +49,9 @@ class Connection:
     def begin(self, doing: str) -> None:
         self.busy, self.doing = True, doing
 
-    def end(self) -> None:
-        self.busy = self.heard = False
+    def end(self, behind: bool = False) -> None:
+        """``behind``: some of the next request came with this one."""
+        self.busy, self.heard = False, behind
         self.answered += 1
 
     def hang_up(self) -> None:

@@ -23,6 +23,7 @@ from farrier.serve.board import DRAINING
 from farrier.serve.workers.base import FarrierWorker
 from farrier.serve.workers.drain import LOOK, TIDY, Drain, end_for_sure, has_bytes
 from farrier.serve.workers.response import decide_late
+from farrier.serve.workers.room import OUT_OF_FILES
 
 #: Seconds that a client has to close its side, once it has been told to; during a stop those without a word.
 PARTING, SILENCE = 2.0, 0.5
@@ -42,6 +43,8 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
         self.streaming: set[Any] = set()
         self.parting: set[Any] = set()
         self.drain: Drain | None = None
+        #: The process was out of file descriptors: when to try again.
+        self.accept_again = 0.0
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         token = self.take_up(req.method, req.uri)
@@ -67,10 +70,16 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
             client, address = listener.accept()
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
-                raise
+                # Out of file descriptors: the queue holds the connection until there is room.
+                self.set_accept_enabled(False)
+                self.accept_again = time.monotonic() + OUT_OF_FILES
             return
         self.nr_conns += 1
         self._await_request(TConn(self.cfg, client, address, listener.getsockname()))
+
+    def _has_room(self) -> bool:
+        full = self.nr_conns >= self.worker_connections
+        return not full and time.monotonic() >= self.accept_again
 
     def _await_request(self, conn: Any) -> None:
         """A connection without a request: the poller waits for its first byte."""
@@ -92,7 +101,12 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
                 return False
             if not (conn.is_http2 or conn.sock.pending() or has_bytes(conn.sock.fileno())):
                 return WAITS
-        return super().handle(conn)
+        try:
+            return super().handle(conn)
+        except SystemExit as error:
+            # The app's sys.exit() ends this request, and neither the thread nor the worker.
+            self.handle_error(None, conn.sock, conn.client, error)
+            return False
 
     def enqueue_req(self, conn: Any) -> None:
         self.serving.add(conn)
@@ -167,7 +181,7 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
         self.mark_ready()
         while self.alive and self.is_parent_alive():
             self.notify()
-            self.set_accept_enabled(self.nr_conns < self.worker_connections)
+            self.set_accept_enabled(self._has_room())
             self.wait_for_and_dispatch_events(1.0)
             self.murder_expired()
         self.alive = False
@@ -190,7 +204,7 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
             conn.timeout = min(conn.timeout, drain.began + SILENCE)
         while not drain.over:
             drain.look([*self.keepalived_conns, *self.pending_conns])
-            self.set_accept_enabled(drain.accepting and self.nr_conns < self.worker_connections)
+            self.set_accept_enabled(drain.accepting and self._has_room())
             if not (drain.accepting or self.nr_conns):
                 return
             self.notify()

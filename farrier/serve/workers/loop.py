@@ -9,7 +9,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any
 
 from farrier.health.asgi import HealthMiddleware
@@ -112,7 +112,7 @@ class LoopWorker(FarrierWorker):
     def watch_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         """TERM drains, QUIT and INT drop; ABRT is taken even while the app blocks the loop."""
         self.stopping = asyncio.Event()
-        for number in self.SIGNALS:  # type: ignore[attr-defined]
+        for number in self.SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         loop.add_signal_handler(signal.SIGQUIT, self._stop_at_once)
@@ -139,6 +139,17 @@ class LoopWorker(FarrierWorker):
             super().handle_abort(sig, frame)
         finally:
             os._exit(1)
+
+    async def starts(self, startup: Coroutine[Any, Any, None]) -> bool:
+        """The app's startup. A stop gives it up: it may wait for what never comes, and nothing is in hand."""
+        start, stop = asyncio.ensure_future(startup), asyncio.ensure_future(self.stopping.wait())
+        await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if start.done():
+            start.result()
+            return True
+        start.cancel()
+        return False
 
     async def wait_ready_async(self) -> bool:
         """As wait_ready(), on the loop and after the app's startup, so that its own pools are open."""
@@ -201,9 +212,11 @@ class LoopWorker(FarrierWorker):
             one.cancel()
             return
         transport = one.transport
-        descriptor = transport.get_extra_info("socket").fileno()
+        client = transport.get_extra_info("socket")
+        descriptor = -1 if client is None else client.fileno()
         if descriptor < 0 or is_unsent(descriptor):
-            # A slow client has its last response still to read.
+            # It is gone (with TLS its protocol hears that a turn later), or a slow client has its last
+            # response still to read.
             return
         if transport.is_closing():
             # With TLS a client may take its time to agree.

@@ -38,7 +38,8 @@ class Server(uvicorn.Server):
         if not self.config.loaded:
             self.config.load()
         self.lifespan = self.config.lifespan_class(self.config)
-        await self.lifespan.startup()
+        if not await worker.starts(self.lifespan.startup()):
+            return
         if self.lifespan.should_exit:
             worker.refuse("the app's startup failed (its own message is above)", WORKER_BOOT_ERROR)
         grace = worker.cfg.graceful_timeout

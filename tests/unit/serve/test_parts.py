@@ -194,6 +194,11 @@ def test_a_state_file_is_replaced_whole_and_said_once_when_it_cannot_be(tmp_path
     lost.write({})
     lost.write({})
     assert len(said) == 1 and "/no/such/folder/x.json" in said[0]
+    late = StateFile(str(tmp_path / "later" / "x.json"), log)
+    late.write({})
+    (tmp_path / "later").mkdir()
+    late.write({})
+    assert (tmp_path / "later" / "x.json").exists()
 
 
 def test_names_of_instance_and_release(tmp_path: Path) -> None:
