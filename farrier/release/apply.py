@@ -23,7 +23,7 @@ from . import account, diffs, events, files, history, notify, preflight, priorit
 from . import state as states
 from .events import Journal, Step
 from .layout import Layout
-from .machine import Machine
+from .machine import Machine, Stopped
 from .spec import Spec
 from .state import Release, State
 from .view import View, look
@@ -35,6 +35,8 @@ Say = Callable[[Mapping[str, Any]], None]
 # Seconds to wait for a run of another spec, and between two looks at it.
 WAIT = 60.0
 WAIT_AGAIN = 0.3
+# Seconds that a removal waits for a run to be gone that has ended; for one that works it does not.
+REMOVAL_WAIT = 2.0
 # The release machine's own share while it builds: it must never be why the app is slow or gets killed.
 DEPLOY_PROPERTIES = (
     "Type=exec",
@@ -205,8 +207,12 @@ def _for_removal(layout: Layout, who: str) -> Iterator[None]:
     if not layout.root.is_dir():
         yield
         return
-    with states.locked(layout, who, wait=2):
-        if systemd.is_active(layout.deploy_unit):
+    until = time.monotonic() + REMOVAL_WAIT
+    # A run that has told its end is not quite gone.
+    while systemd.is_there(layout.deploy_unit) and time.monotonic() < until:
+        time.sleep(WAIT_AGAIN)
+    with states.locked(layout, who, REMOVAL_WAIT):
+        if systemd.is_there(layout.deploy_unit):
             raise states.Held(f"{layout.name}: {states.held_by(layout)}", 1)
         yield
 
@@ -268,10 +274,13 @@ def _begin(spec: Spec, layout: Layout, order: Mapping[str, Any]) -> Following | 
     made_root = not layout.root.exists()
     try:
         with states.locked(layout, spec.who):
-            if systemd.is_active(layout.deploy_unit):
+            if systemd.is_there(layout.deploy_unit):
                 return None
             run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
             state = State.load(layout)
+            if state.run.get("phase") == "switched" and (known := states.in_force(layout, state)):
+                # After a power cut; the order of this run takes the place of that one's.
+                files.write_json(layout.app_json, known, 0o600)
             if made_root:
                 state.created["root"] = True
             state.save(layout)
@@ -408,7 +417,7 @@ def _tell(machine: Machine, result: Result) -> list[str]:
 
 
 def _stopped(number: int, frame: object) -> None:
-    raise FarrierError("stopped by systemctl stop", 1)
+    raise Stopped("stopped by systemctl stop", 1)
 
 
 def _one_line(name: str, error: Exception) -> str:
@@ -421,8 +430,9 @@ def _one_line(name: str, error: Exception) -> str:
 def rollback(name: str, release: str | None, who: str, say: Say, force: bool = False) -> Result:
     """Serves an earlier release again: `release` (a bad one with `force`), or the good one before."""
     layout = states.layout_of(name)
-    target = history.choose(layout, State.load(layout), release, force)
-    spec = _spec_of_release(layout, target, who)
+    state = State.load(layout)
+    target = history.choose(layout, state, release, force)
+    spec = _spec_of_release(layout, state, target, who)
     return launch(spec, layout, {"target": target}, say)
 
 
@@ -436,11 +446,18 @@ def mark(name: str, release: str, why: str | None, who: str) -> Release:
 def reload(name: str, who: str, say: Say) -> Result:
     """The settings read anew by the processes that run (HUP), by the same machine in the same unit."""
     layout = states.layout_of(name)
-    data = files.read_json(layout.app_json)
+    data = _in_force(layout, State.load(layout))
     if data is None:
         raise FarrierError(f"{name}: no deploy has succeeded yet")
     data.pop("retry_bad", None)
     return launch(Spec.from_mapping({**data, "who": who}), layout, {"reload": True}, say)
+
+
+def _in_force(layout: Layout, state: State) -> dict[str, Any] | None:
+    """The spec of what serves; of a run under way nobody knows yet whether what it brings stays."""
+    if systemd.is_there(layout.deploy_unit):
+        return files.read_json(layout.app_json)
+    return states.in_force(layout, state)
 
 
 # What belongs to a release's code rather than to the app as it is wanted now.
@@ -458,9 +475,9 @@ _OF_THE_CODE = (
 )
 
 
-def _spec_of_release(layout: Layout, release_id: str, who: str) -> Spec:
+def _spec_of_release(layout: Layout, state: State, release_id: str, who: str) -> Spec:
     """The code's own keys as they were then; environment, settings and address as they are now."""
-    data = files.read_json(layout.app_json) or {}
+    data = _in_force(layout, state) or {}
     release = Release.load(layout, release_id)
     then = release.spec if release else {}
     for key in (*_OF_THE_CODE, "retry_bad"):

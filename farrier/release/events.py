@@ -148,6 +148,15 @@ def last_step(path: Path, run: str) -> str:
     return found
 
 
+def _event(line: bytes) -> dict[str, Any]:
+    """One line; empty for one that a kill or a power cut has cut short."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
 def follow(descriptor: int, offset: int, run: str, alive: Callable[[], bool]) -> Iterator[dict[str, Any]]:
     """The events of `run` from `offset` on, as they come, until its end; ends too when `alive` says no."""
     buffer = b""
@@ -158,7 +167,7 @@ def follow(descriptor: int, offset: int, run: str, alive: Callable[[], bool]) ->
         buffer += block
         *lines, buffer = buffer.split(b"\n")
         for line in lines:
-            event = json.loads(line)
+            event = _event(line)
             if event.get("run") == run:
                 yield event
                 if event["event"] == "end":

@@ -126,8 +126,9 @@ class Exchange:
         """The files of the new colour, held back as a candidate."""
         layout, new = self.layout, self.new
         if layout.candidate_drop_in(new).exists() or systemd.is_active(layout.service(new)):
-            # Left over, and not the one that serves.
+            # Left over, and not the one that serves; nor is it how things were, to be put back.
             colours.stop(layout, new)
+            files.delete(layout.candidate_drop_in(new))
         for unit in self.wanted:
             self.undo.write(unit)
         self.hold_back(gate=self.has_gate)
@@ -286,6 +287,11 @@ class Exchange:
             # One is left of the old colour, and others of it that drain take their room.
             raise FarrierError(
                 f"workers of {self.layout.service(old)} had not drained after {drain:.0f} s", 1
+            )
+        elif not colours.settle(self.layout, self.new, boot):
+            # One that was ready has ended, and its successor takes the room.
+            raise FarrierError(
+                f"workers of {self.layout.service(self.new)} were not ready after {boot:.0f} s", 1
             )
 
     def running(self) -> colours.Running:

@@ -7,6 +7,7 @@ kernel's kills in its cgroup, and how often systemd or the arbiter had to start 
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,10 @@ DOWN = 10.0
 RATE_LEAST = 2.0
 # A tail is bad where it is this many seconds as well: 3 ms after 1 ms is no reason to go back.
 SLOW_LEAST = 0.25
+# Seconds after the switch whose latency says nothing: a worker's first requests do what is done but once.
+COLD = 5.0
+# Standard deviations by which a count must be above what is to be expected: the rest may be chance.
+CHANCE = 4.0
 # Times the share of errors, and the rate of kills, of the release before: less is the same trouble.
 WORSE = 2.0
 # How a worker ends that nobody asked to.
@@ -176,6 +181,8 @@ def _erring(before: Sample, now: Sample, limits: Guard) -> str | None:
     known = before.requests >= limits.requests
     if now.share <= limits.errors or (known and now.share <= WORSE * before.share):
         return None
+    if known and not _beyond_chance(now.errors, now.requests, before.errors, before.requests):
+        return None
     had = f"before: {_percent(before.share)}" if known else "before: too few to know"
     return f"{_percent(now.share)} of {now.requests} responses were errors ({had})"
 
@@ -184,12 +191,35 @@ def _slow(before: Sample, now: Sample, limits: Guard) -> str | None:
     if sum(now.counts) < limits.requests or sum(before.counts) < limits.requests:
         return None
     tail, had = now.p95() or 0.0, before.p95() or 0.0
-    if tail <= SLOW_LEAST or tail <= limits.latency * had:
+    least = max(SLOW_LEAST, limits.latency * had)
+    if tail <= least:
+        return None
+    # That one in thirty takes long may have been so before, and among twenty there are two by chance.
+    slow, usual = (_above(one, least) for one in (now, before))
+    if not _beyond_chance(slow, sum(now.counts), usual, sum(before.counts)):
         return None
     return (
         f"95 % of {sum(now.counts)} responses took up to {_seconds(tail)} (before: {_seconds(had)}; "
         f"allowed: {limits.latency:g} times that)"
     )
+
+
+def _above(one: Sample, least: float) -> float:
+    """Responses that took longer than `least` seconds, interpolated inside its bucket."""
+    found = 0.0
+    for low, high, count in zip((0.0, *one.bounds), (*one.bounds, math.inf), one.counts, strict=False):
+        within = 1.0 if least <= low else (high - least) / (high - low) if high < math.inf else 0.0
+        found += count * max(0.0, within)
+    return found
+
+
+def _beyond_chance(count: float, of: int, had: float, had_of: int) -> bool:
+    """Whether `count` of `of` is more than `had` of `had_of` lets one expect, chance included.
+
+    Each look is another chance to be wrong: by the share alone one good release in four went back.
+    """
+    expected = of * (had + 1) / (had_of + 1)
+    return count > 1 + expected + CHANCE * math.sqrt(expected)
 
 
 def _percent(share: float) -> str:
@@ -339,10 +369,13 @@ def watch(spec: Spec, layout: Layout, colour: str, before: Sample | None, journa
     if before is None:
         limits = dataclasses.replace(limits, seconds=min(limits.seconds, FIRST))
     began = told = time.monotonic()
-    lives = Lives()
+    lives, cold = Lives(), Sample()
     while True:
         now = lives.add(sample(layout, colour), time.monotonic())
         elapsed = time.monotonic() - began
+        if elapsed < min(COLD, limits.seconds / 3):
+            cold = now
+        now = warm(now, cold)
         if now.unit == "stopped":
             journal.say(f"{layout.service(colour)} was stopped by hand: no longer watched")
             return None
@@ -355,6 +388,14 @@ def watch(spec: Spec, layout: Layout, colour: str, before: Sample | None, journa
             told = time.monotonic()
             journal.say(f"{elapsed:.0f} of {limits.seconds:g} s: {summary(now)}")
         time.sleep(LOOK)
+
+
+def warm(now: Sample, cold: Sample) -> Sample:
+    """`now` without the latencies of `cold`, an earlier look at the same lives."""
+    if len(now.counts) != len(cold.counts):
+        return now
+    counts = tuple(max(0, one - two) for one, two in zip(now.counts, cold.counts, strict=True))
+    return dataclasses.replace(now, counts=counts)
 
 
 def summary(now: Sample) -> str:

@@ -109,8 +109,8 @@ def mark(layout: Layout, release_id: str, why: str | None, who: str) -> Release:
     return release
 
 
-def note_killed(layout: Layout, state: State) -> None:
-    """Ends, in the history, the run that a kill ended; called once what it had begun is put right."""
+def note_killed(layout: Layout, state: State, how: str = " by a kill") -> None:
+    """Ends, in the history, the run that a kill (or `how`) ended, once what it had begun is put right."""
     run = state.run
     if not run:
         state.save(layout)
@@ -119,8 +119,10 @@ def note_killed(layout: Layout, state: State) -> None:
     switched = run.get("phase") == "switched"
     release = state.release if switched else run.get("candidate")
     what = "the new release serves" if switched else "what it had changed was put back"
-    outcome = "good" if switched else "failed"
-    state.note(layout, outcome, release, f"ended at {step} by a kill; {what}", seconds=None)
+    what = f"release {state.release} serves" if "back" in run else what
+    # One that was ended on its way back from it serves because nobody got any further.
+    outcome = "good" if switched and "back" not in run else "failed"
+    state.note(layout, outcome, release, f"ended at {step}{how}; {what}", seconds=None)
 
 
 # -- what a person reads ------------------------------------------------------------------------------------

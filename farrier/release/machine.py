@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 from ..errors import FarrierError
 from . import account as accounts
 from . import colour as colours
-from . import files, guard, history, priority, remove, runtime, shared, systemd, units
+from . import files, guard, history, notify, priority, remove, room, runtime, shared, source, systemd, units
 from . import state as states
 from .build import Build, seal
 from .events import Journal, bare
@@ -38,6 +39,10 @@ TOLD_AS = {"deploy": "deploy", "reload": "reload"}
 RESTORE_LIMIT = 120.0
 # Seconds: whoever started this run holds the lock until its unit runs.
 LOCK_WAIT = 10
+
+
+class Stopped(FarrierError):
+    """Somebody stops the run's unit."""
 
 
 class TurnedBack(FarrierError):
@@ -62,6 +67,8 @@ class Machine:
     changed: bool = False
     warnings: list[str] = field(default_factory=list)
     early: guard.Sample | None = None
+    unwoken: str = ""
+    """Why what served before does not serve again."""
 
     def __post_init__(self) -> None:
         self.state = State.load(self.layout)
@@ -72,21 +79,23 @@ class Machine:
 
     def run(self) -> None:
         """Everything, under the app's lock. Raises FarrierError after the host is as it was."""
-        with states.locked(self.layout, self.who, LOCK_WAIT):
-            self.state = State.load(self.layout)
-            self.recover()
-            first = self.state.active is None
-            self.early = None if self.state.active is None else guard.sample(self.layout, self.state.active)
-            try:
-                self.begin()
-                self.advance()
-            except TurnedBack:
-                raise
-            except BaseException as error:
-                self.back_out(error, first)
-                raise
-            finally:
-                priority.even()
+        try:
+            with states.locked(self.layout, self.who, LOCK_WAIT):
+                self.state = State.load(self.layout)
+                self.recover()
+                first, active = self.state.active is None, self.state.active
+                self.early = guard.sample(self.layout, active) if active else None
+                try:
+                    self.begin()
+                    self.advance()
+                except TurnedBack:
+                    raise
+                except BaseException as error:
+                    self.back_out(error, first)
+                    raise
+        finally:
+            # Whoever started the run gave the apps the CPU, whatever becomes of it.
+            priority.even()
 
     # -- the way there ------------------------------------------------------------------------------
 
@@ -340,19 +349,46 @@ class Machine:
                 True,
                 f"a run was ended at {phase or 'an unknown step'}; going on from there",
             )
+            # A trial runs in a scope of its own, which outlives a killed run.
+            systemd.systemctl("kill", "--signal=KILL", room.scopes(self.layout.name), check=False)
             if phase == "switched":
-                self.undo.forget()
-                complete(self.layout, self.state)
+                self.go_forward()
             else:
                 self.put_back()
             # A deploy key lies there while git runs, and a killed git leaves it.
-            for folder in Path("/run").glob(f"farrier-git-{self.layout.name}-*"):
+            for folder in Path("/run").glob(source.leftovers(self.layout.name)):
                 files.delete(folder)
             back = self.state.run.get("back")
             if back is None:
                 history.note_killed(self.layout, self.state)
         if back is not None:
-            self.go_on_back(str(back))
+            try:
+                self.go_on_back(str(back))
+            except TurnedBack:
+                raise
+            except FarrierError as error:
+                # Tried once more and in vain: the run that mends it must not fail by that as well.
+                self.back_out(error, first=False)
+                raise
+
+    def go_forward(self) -> None:
+        """What was left to do after the switch: the new colour alone, and its spec as the one in force."""
+        self.undo.forget()
+        known = states.in_force(self.layout, self.state)
+        if known is not None:
+            files.write_json(self.layout.app_json, known, 0o600)
+        self.as_far_as_possible(complete, self.layout, self.state)
+
+    def as_far_as_possible(self, way: Callable[..., None], *args: object) -> None:
+        """A colour that does not start any more must not keep out the run that is to mend it."""
+        try:
+            way(*args)
+        except Stopped:
+            raise
+        except FarrierError as error:
+            self.unwoken = f"release {self.state.release} does not start: {error}"
+            self.warnings.append(self.unwoken)
+            self.journal.say(self.unwoken)
 
     def go_on_back(self, why: str) -> NoReturn:
         """A run was ended while it turned a bad release back. Raises TurnedBack."""
@@ -382,7 +418,7 @@ class Machine:
         if old and moved != units.listen_stream(self.layout):
             # systemd let go of the address when the file changed; only a start opens it again.
             systemd.systemctl("stop", self.layout.socket, check=False, timeout=300)
-        step_back(self.layout, self.state, run, RESTORE_LIMIT)
+        self.as_far_as_possible(step_back, self.layout, self.state, run, RESTORE_LIMIT)
         if old and run.get("phase") == "reload":
             # The arbiter may have read the files that were put back just now.
             systemd.systemctl("reload", self.layout.service(old), check=False)
@@ -393,6 +429,9 @@ class Machine:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         if self.state.run.get("phase") == "switched":
+            # Too late to go back: nothing of it waits for the next run.
+            self.go_forward()
+            history.note_killed(self.layout, self.state, f": {self.journal.clean(str(error))[:500]}")
             return
         with self.journal.step("undo") as step:
             step.changed = True
@@ -410,7 +449,10 @@ class Machine:
                 return
             step.detail = f"release {self.state.release} serves"
             files.delete(self.layout.wanted_json)
-            self.state.note(self.layout, "failed", str(candidate or ""), self.journal.clean(str(error))[:500])
+            said = f"{error}; {self.unwoken}" if self.unwoken else str(error)
+            self.state.note(self.layout, "failed", str(candidate or ""), self.journal.clean(said)[:500])
+        if self.unwoken and isinstance(error, FarrierError):
+            raise FarrierError(said, 1) from None
 
 
 def reload_limit(spec: Spec, plan: Plan | None) -> float:
@@ -439,6 +481,19 @@ def recover(name: str) -> None:
     spec = Spec.from_mapping(data)
     with states.locked(layout, "the recovery of a killed run", LOCK_WAIT):
         state = State.load(layout)
-        machine = Machine(spec, layout, Journal(layout.events, str(state.run.get("id", ""))), spec.who)
-        machine.recover()
-        priority.even()
+        run = str(state.run.get("id", ""))
+        machine = Machine(spec, layout, Journal(layout.events, run), spec.who)
+        try:
+            machine.recover()
+        finally:
+            priority.even()
+            tell(machine, run)
+
+
+def tell(machine: Machine, run: str) -> None:
+    """Whom the spec names hears of a run that a kill ended: nobody else is left to say so."""
+    ended = next((one for one in machine.state.history if run and one.get("run") == run), None)
+    if ended is not None:
+        told = notify.event(machine.spec.name, ended, machine.spec.listen.url, machine.state.release)
+        if told is not None:
+            notify.send(machine.spec, told, machine.journal)

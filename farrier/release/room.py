@@ -75,6 +75,11 @@ def bounded(argv: list[str], account: Account, limit: int, name: str) -> list[st
     ]
 
 
+def scopes(name: str) -> str:
+    """The scopes of one app's trials, as systemctl takes it: of `shop`, and none of `shop-api`."""
+    return f"farrier-trial-{name}-{'[0-9a-f]' * 6}.scope"
+
+
 def killed(message: str) -> bool:
     """Whether a trial's failure says that the kernel took it for memory."""
     return "out of memory" in message

@@ -130,6 +130,11 @@ def _check_out(
     os.chown(src, account.uid, account.gid)
 
 
+def leftovers(name: str) -> str:
+    """What a killed git of one app leaves in /run, as glob takes it: of `shop`, and nothing of `shop-api`."""
+    return f"farrier-git-{name}-{'[a-z0-9_]' * 8}"
+
+
 @contextlib.contextmanager
 def _git_env(source: Source, layout: Layout, extra: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """git's environment: never asks a person, uses the deploy key and only that, remembers host keys."""

@@ -81,6 +81,15 @@ class State:
         return entry
 
 
+def in_force(layout: Layout, state: State) -> dict[str, Any] | None:
+    """The spec of what serves: app.json, or that of a run which was ended after its switch."""
+    wanted = files.read_json(layout.wanted_json) or {}
+    order, run = wanted.pop("order", {}), state.run
+    if run.get("phase") == "switched" and "back" not in run and order.get("run") == run.get("id"):
+        return wanted
+    return files.read_json(layout.app_json)
+
+
 @dataclass
 class Release:
     """One build of one source. ``done`` lists the steps that are behind it."""

@@ -47,6 +47,11 @@ def is_active(unit: str) -> bool:
     return show(unit, "ActiveState")["ActiveState"] in ("active", "reloading", "activating")
 
 
+def is_there(unit: str) -> bool:
+    """Active, or not quite gone: what runs after its end (``ExecStopPost=``) counts as well."""
+    return show(unit, "ActiveState")["ActiveState"] in ("active", "reloading", "activating", "deactivating")
+
+
 def processes(unit: str) -> list[str]:
     """The numbers of the processes of a service, as its cgroup lists them."""
     group = show(unit, "ControlGroup")["ControlGroup"]

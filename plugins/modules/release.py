@@ -28,10 +28,11 @@ options:
       - >-
         V(show): who serves now.
       - >-
-        V(reload): settings, environment and limits are read anew, the workers are exchanged one by one (HUP).
-        The code stays what it is.
+        V(reload): the settings files on the host are read anew, the workers are exchanged one by one (HUP).
+        Code and environment stay what they are; M(farrier.web.app) brings another environment.
       - >-
-        V(rollback): an earlier release serves again, by the same gate and guard as a new one.
+        V(rollback): an earlier release serves again, by the same exchange as a new one. The guard does not
+        watch it.
     type: str
     choices: [list, show, reload, rollback]
     default: list

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from farrier.release import guard
+from farrier.release.events import Journal
 from farrier.release.guard import DOWN, Lives, Sample, judge, memory_kills, quantile
-from farrier.release.spec import Guard
+from farrier.release.layout import Layout
+from farrier.release.spec import Guard, Spec
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 LIMITS = Guard()
@@ -22,10 +28,35 @@ def seen(requests: int, errors: int = 0, within: float = 0.01, **more: Any) -> S
     return Sample(requests, errors, BOUNDS, tuple(counts), age=600.0, **more)
 
 
+def mixed(requests: int, slow: int) -> Sample:
+    """A colour that answers most requests within 10 ms, and some in half a second."""
+    counts = [0] * (len(BOUNDS) + 1)
+    counts[BOUNDS.index(0.01)], counts[BOUNDS.index(1.0)] = requests - slow, slow
+    return Sample(requests, 0, BOUNDS, tuple(counts), age=600.0)
+
+
 BAD: list[tuple[str, Sample | None, Sample, str]] = [
     ("errors", seen(9000, 9), seen(210, 90), "43 % of 210 responses were errors (before: 0.1 %)"),
     ("errors at a first", None, seen(20, 2), "10 % of 20 responses were errors (before: too few to know)"),
     ("slow", seen(900), seen(40, within=1.0), "95 % of 40 responses took up to 975 ms (before: 9.75 ms; "),
+    (
+        "more errors than ever",
+        seen(9000, 180),
+        seen(40, 9),
+        "22 % of 40 responses were errors (before: 2.0 %)",
+    ),
+    (
+        "slow half of the time",
+        mixed(9000, 360),
+        mixed(20, 10),
+        "95 % of 20 responses took up to 950 ms (befor",
+    ),
+    (
+        "slower by a little",
+        seen(900, within=0.5),
+        seen(60, within=2.5),
+        "95 % of 60 responses took up to 2.4 s",
+    ),
     ("a leak", seen(9), seen(0, kills=1), "the kernel killed 1 process of it for memory (before: none in"),
     (
         "a faster leak",
@@ -70,6 +101,10 @@ GOOD: list[tuple[str, Sample | None, Sample]] = [
     ("a stream, and nobody else", seen(900, rate=0.1), seen(0, in_hand=1, silent=25.0)),
     ("a short pause", seen(900, rate=40.0), seen(0, in_hand=8, silent=DOWN - 1)),
     ("reloading", seen(900), seen(0, unit="reloading")),
+    # One in fifty was an error before as well: among twenty there are two now and then.
+    ("two errors by chance", seen(9000, 180), seen(20, 2)),
+    ("errors, of a release that nobody knows well", seen(25), seen(20, 2)),
+    ("two slow ones by chance", mixed(9000, 360), mixed(20, 2)),
 ]
 
 
@@ -91,6 +126,41 @@ def test_what_is_no_reason_to_go_back(before: Sample | None, now: Sample) -> Non
 def test_each_limit_is_the_persons(limits: Guard, now: Sample) -> None:
     assert judge(seen(900), now, LIMITS) is not None
     assert judge(seen(900), now, limits) is None
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, looks: Callable[[float], Sample]) -> str | None:
+    """What thirty seconds of watching find, with a clock of their own."""
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+    monkeypatch.setattr(guard, "sample", lambda layout, colour: replace(looks(clock[0] - 1000.0), life=1.0))
+    spec = Spec.from_mapping(
+        {"name": "a", "app": "m:app", "source": {"type": "requirement", "requirement": "x"}}
+    )
+    layout = Layout("a", tmp_path)
+    return guard.watch(spec, layout, "blue", seen(9000), Journal(tmp_path / "events.jsonl", "r"))
+
+
+def test_the_first_requests_of_its_workers_may_take_longer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Four workers that load what they need with the first request; ten requests a second."""
+    assert watched(monkeypatch, tmp_path, lambda at: mixed(int(10 * at) + 4, 4)) is None
+
+
+def test_a_release_that_stays_slow_goes_back_once_it_is_warm(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told = watched(monkeypatch, tmp_path, lambda at: mixed(int(10 * at) + 4, int(5 * at)))
+    assert told is not None
+    assert "responses took up to" in told
+    assert re.search(r", [5-9] s after the switch$", told), told
+
+
+def test_errors_are_found_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told = watched(monkeypatch, tmp_path, lambda at: seen(int(40 * at), int(20 * at)))
+    assert told is not None
+    assert told.endswith(", 0 s after the switch"), told
 
 
 def test_a_quantile_lies_inside_its_bucket() -> None:
