@@ -337,7 +337,11 @@ def deploy(s: Snapshot) -> Finding:
     mend = f"the next deploy goes on from there; now: farrier release recover {s.name}"
     left = f"; left over: {', '.join(s.leftovers)}" if s.leftovers else ""
     if s.cut_off is not None:
-        serves = "the new release serves already" if s.cut_off == "switched" else "what served before serves"
+        serves = {
+            "switched": "the new release serves already",
+            # A queue that was cut between the old colour's end and the switch, by a power cut for one.
+            "replace": f"the colour that {s.name}.socket names serves, which may be the new one",
+        }.get(s.cut_off, "what served before serves")
         step = s.step or s.cut_off
         return Finding("deploy", "look", f"the last deploy was cut off at '{step}'; {serves}{left}", mend)
     if s.undo_pending:
@@ -400,7 +404,8 @@ def colours(s: Snapshot) -> Finding:
             "colours",
             "wrong",
             f"{s.second} runs beside {s.name}@{s.instance}: both answer, perhaps with different releases",
-            f"systemctl stop {s.second}",
+            # Which of the two is to stay, the run knew that was cut off.
+            f"farrier release recover {s.name}" if s.cut_off else f"systemctl stop {s.second}",
         )
     if len(s.colours) > 1:
         return Finding("colours", "ok", "two run, while a deploy exchanges them")

@@ -298,7 +298,7 @@ def _begin(spec: Spec, layout: Layout, order: Mapping[str, Any]) -> Following | 
                 _start_unit(spec, layout)
             except BaseException as error:
                 os.close(descriptor)
-                priority.even()
+                priority.even(layout.deploy_unit)
                 if isinstance(error, _Taken):
                     return None
                 if state.active is None and not state.run:

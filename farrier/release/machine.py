@@ -95,7 +95,7 @@ class Machine:
                     raise
         finally:
             # Whoever started the run gave the apps the CPU, whatever becomes of it.
-            priority.even()
+            priority.even(self.layout.deploy_unit)
 
     # -- the way there ------------------------------------------------------------------------------
 
@@ -208,6 +208,7 @@ class Machine:
 
     def settle(self, view: View, release: Release, action: str) -> None:
         colour = str(self.state.active)
+        self.hide_given(view, release)
         wanted, self.plan, _ = view.files(colour, release)
         with self.journal.step("files") as step:
             written = [unit for unit in wanted if self.undo.write(unit)]
@@ -305,10 +306,15 @@ class Machine:
     def exchange(self, view: View, release: Release) -> Exchange:
         """The other colour takes over, by the plan's strategy."""
         self.changed = True
+        self.hide_given(view, release)
         change = Exchange(view, release, self.account, self.journal, self.state, self.undo)
         self.plan = change.plan
         change.run()
         return change
+
+    def hide_given(self, view: View, release: Release) -> None:
+        """A colour that does not start may say what it was given, by env_files or by the env of then."""
+        self.journal.hide(view.given_env(self.layout.release(release.id) / "src").values())
 
     def finish(self, release: Release, outcome: str = "good", of: str = "", message: str = "") -> None:
         with self.journal.step("prune") as step:
@@ -486,7 +492,7 @@ def recover(name: str) -> None:
         try:
             machine.recover()
         finally:
-            priority.even()
+            priority.even(layout.deploy_unit)
             tell(machine, run)
 
 

@@ -34,12 +34,12 @@ def favour() -> None:
     _weigh(str(WEIGHT))
 
 
-def even() -> None:
-    """Equal weights again, unless another app's run still works."""
+def even(own: str) -> None:
+    """Equal weights again, unless another run than that of the unit `own` still works."""
     listed = systemd.systemctl(
         "list-units", "--state=active", "--plain", "--no-legend", "farrier-deploy-*.service", check=False
     )
-    if len(listed.splitlines()) <= 1:
+    if not {line.split()[0] for line in listed.splitlines()} - {own}:
         _weigh("")
 
 

@@ -49,6 +49,21 @@ def finding(check: str, **seen: Any) -> Finding:
             "farrier release recover blog",
         ),
         ("deploy", {"run": {"phase": "switched"}}, "look", "the new release serves already", "recover blog"),
+        (
+            "deploy",
+            {"run": {"phase": "replace"}},
+            "look",
+            "the colour that blog.socket names serves, which may be the new one",
+            "recover blog",
+        ),
+        ("colours", {"second": "blog@green.service"}, "wrong", "both answer", "systemctl stop blog@green"),
+        (
+            "colours",
+            {"second": "blog@green.service", "run": {"phase": "replace"}},
+            "wrong",
+            "both answer",
+            "farrier release recover blog",
+        ),
         ("deploy", {"run": {"phase": "start"}, "lock_age": 3.0}, "ok", "none was cut off", ""),
         ("deploy", {"leftovers": ("/u/undo",), "undo_pending": True}, "look", "/u/undo", "recover blog"),
         (

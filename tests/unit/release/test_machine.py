@@ -12,15 +12,29 @@ from typing import Any
 import pytest
 
 from farrier.errors import FarrierError
-from farrier.release import apply, events, exchange, layout, machine, notify, room, source, systemd, units
+from farrier.release import (
+    apply,
+    events,
+    exchange,
+    layout,
+    machine,
+    notify,
+    priority,
+    room,
+    source,
+    systemd,
+    units,
+)
 from farrier.release import colour as colours
 from farrier.release import state as states
+from farrier.release.account import Account
 from farrier.release.events import Journal
 from farrier.release.files import File, Undo
 from farrier.release.layout import Layout
 from farrier.release.machine import Machine
 from farrier.release.spec import Spec
 from farrier.release.state import Release, State
+from farrier.release.view import View
 
 SPEC = {"name": "shop", "app": "main:app", "source": {"type": "requirement", "requirement": "shop==2"}}
 BEFORE = {**SPEC, "source": {"type": "requirement", "requirement": "shop==1"}}
@@ -182,6 +196,40 @@ def test_a_run_that_was_killed_is_told(shop: Layout, monkeypatch: pytest.MonkeyP
     # And once: there is nothing left of it.
     machine.recover("shop")
     assert len(heard) == 1
+
+
+def test_what_a_colour_was_given_is_not_told(shop: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release that is built already, or that a rollback or a turn back brings: with its files of then."""
+    src = shop.release("r1") / "src"
+    src.mkdir(parents=True)
+    (src / ".env").write_text("API_KEY=s3cret-of-then\n")
+    run = ended(shop, "start")
+    then = Spec.from_mapping({**BEFORE, "env_files": [".env"], "env": {"TOKEN": "t0ken-of-then"}})
+    view = View(then, shop, run.state, SimpleNamespace(version="1"), None, "")  # type: ignore[arg-type]
+    told, run.account = run.journal.clean, Account("shop", 1, 1)
+
+    def change(*args: Any) -> Any:
+        raise FarrierError(told("no route with s3cret-of-then, t0ken-of-then"), 1)
+
+    monkeypatch.setattr(machine, "Exchange", change)
+    with pytest.raises(FarrierError, match=r"^no route with \*\*\*, \*\*\*$"):
+        run.exchange(view, Release("r1", "identity", "2026-11-01T00:00:00Z"))
+
+
+def test_the_apps_weigh_as_others_once_no_other_run_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own, other = "farrier-deploy-shop.service", "farrier-deploy-blog.service"
+    for listed, weighed in (([], 1), ([own], 1), ([other], 0), ([own, other], 0)):
+        asked: list[tuple[str, ...]] = []
+
+        def systemctl(*args: str, check: bool, listed: list[str] = listed, asked: Any = asked) -> str:
+            asked.append(args)
+            return "\n".join(f"{unit} loaded active running" for unit in listed)
+
+        monkeypatch.setattr(systemd, "systemctl", systemctl)
+        priority.even(own)
+        assert len([args for args in asked if args[0] == "set-property"]) == weighed, listed
 
 
 def test_a_unit_that_is_put_right_after_its_end_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
