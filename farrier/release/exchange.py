@@ -348,13 +348,20 @@ class Exchange:
             self.undo.forget()
             promote(self.layout, self.new)
             history.took_over(self.layout, self.state)
-            files.write_json(self.layout.release(self.release.id) / "plan.json", self.plan.to_dict())
+            keep_plan(self.layout, self.new, self.release.id)
 
 
 def links(layout: Layout, colour: str) -> None:
     """``env``, ``plan.json`` and ``settings.json`` beside app.json are the active colour's."""
     for name in ("env", "plan.json", "settings.json"):
         files.link(layout.etc / name, f"{colour}/{name}")
+
+
+def keep_plan(layout: Layout, colour: str, release: str) -> None:
+    """The plan that a release serves with lies beside it: what explain, status and doctor read."""
+    plan = files.read_json(layout.colour_dir(colour) / "plan.json")
+    if plan is not None:
+        files.write_json(layout.release(release) / "plan.json", plan)
 
 
 def promote(layout: Layout, colour: str) -> None:
@@ -376,6 +383,7 @@ def complete(layout: Layout, state: State) -> None:
     active = str(state.active)
     promote(layout, active)
     history.took_over(layout, state)
+    keep_plan(layout, active, str(state.release))
     wake(layout, active)
     colours.stop(layout, other(active))
 

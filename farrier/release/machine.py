@@ -23,7 +23,7 @@ from . import files, guard, history, notify, priority, remove, room, runtime, sh
 from . import state as states
 from .build import Build, seal
 from .events import Journal, bare
-from .exchange import Exchange, complete, links, step_back
+from .exchange import Exchange, complete, keep_plan, links, step_back
 from .files import Undo
 from .layout import COLOURS, ETC, PASSING_UNITS, UNITS, VAR, Layout
 from .spec import Spec
@@ -222,6 +222,7 @@ class Machine:
             with self.journal.step("reload") as step:
                 step.changed = True
                 self.reload(colour)
+        keep_plan(self.layout, colour, release.id)
 
     def reload(self, colour: str, phase: str = "reload") -> None:
         """HUP; the arbiter itself keeps what it had if the new settings do not boot."""
@@ -421,6 +422,9 @@ class Machine:
         if any(path.is_relative_to(UNITS) or path.is_relative_to(PASSING_UNITS) for path in restored):
             systemd.reload_units()
         shared.give_back(self.layout, self.state)
+        if old:
+            # A switch that was cut short has them at the new colour already.
+            links(self.layout, old)
         if old and moved != units.listen_stream(self.layout):
             # systemd let go of the address when the file changed; only a start opens it again.
             systemd.systemctl("stop", self.layout.socket, check=False, timeout=300)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -178,6 +179,25 @@ def alone_at_boot(site: Any) -> str:
     units = site.host.shell(f"{listed} | awk '$3 != \"inactive\" {{print $1, $3}}'").splitlines()
     assert units == [f"pair@{word.split()[1]}.service active"]
     return word.split()[0]
+
+
+def test_what_broke_meanwhile_does_not_keep_out_what_mends_it(site: Any, hello_tree: Tree) -> None:
+    """The release that serves does not boot any more; a run fails beside it, and the next one mends it."""
+    gone = "import os\nif os.path.exists('/srv/broke/shared/gone'): raise RuntimeError('the table is gone')\n"
+    spec = site.spec("broke", {"main.py": gone + hello_tree("one")["main.py"]}, bind=f"127.0.0.1:{PORT + 2}")
+    spec["settings"] = {"workers": 1}
+    site.apply(spec)
+    try:
+        site.host.shell("touch /srv/broke/shared/gone; systemctl kill -s KILL broke@blue")
+        site.wait_for("the loop", "test $(systemctl show -P NRestarts broke@blue) -ge 2")
+        line = site.refused({**spec, "source": site.upload({"main.py": "import nothere\n"})})
+        assert "nothere" in line
+        assert re.search(r"; release \S+ does not start: ", line), line
+        assert site.state("broke")["run"] == {}
+        site.apply({**spec, "source": site.upload(hello_tree("two"))})
+        assert site.get(PORT + 2).startswith("two")
+    finally:
+        site.remove("broke")
 
 
 def test_a_crash_loop_can_be_removed_without_a_trace(site: Any, hello_tree: Tree) -> None:

@@ -245,7 +245,10 @@ def test_who_ends_the_watch_leaves_the_new_release(site: Any, watched: dict[str,
     site.host.shell(f"{how} farrier-deploy-watched")
     site.wait_for("its end", "! systemctl is-active farrier-deploy-watched", 30)
     assert site.get(PORT) == version
-    # The next run finds it in force, and ends what was left.
+    # Nothing waits for the next run: whoever ends the watch, the spec in force is that of what serves.
+    site.wait_for("rest", "grep -q '\"run\": {}' /srv/watched/state.json", 30)
+    known = json.loads(site.host.read("/etc/farrier/watched/app.json"))
+    assert (known["source"]["sha256"], known["guard"]["seconds"]) == (spec["source"]["sha256"], 60)
     answer = site.apply({**spec, "guard": {"seconds": 0}})
     assert not answer["failed"]
     assert site.get(PORT) == version

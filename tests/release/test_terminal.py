@@ -97,6 +97,16 @@ def test_a_deploy_that_failed_is_told_with_what_to_do(desk: Any, hello_tree: Tre
     assert findings(desk)["last deploy"]["level"] == "ok"
 
 
+def test_a_plan_that_a_reload_brings_is_the_one_that_is_told(desk: Any, hello_tree: Tree) -> None:
+    before = json.loads(desk.host.read("/srv/desk/current/plan.json"))["workers"]
+    spec = desk.spec("desk", hello_tree("two"), bind="127.0.0.1:8141", settings={"workers": before + 1})
+    assert "reload" in [step["name"] for step in desk.apply(spec)["steps"]]
+    shown = json.loads(desk.host.run(["farrier", "plan", "--app", "desk", "--json"]).stdout)
+    assert shown["workers"] == before + 1
+    assert findings(desk)["workers"]["level"] == "ok"
+    desk.apply({**spec, "settings": {}})
+
+
 def test_another_number_of_workers_is_mended_by_the_command_that_doctor_names(desk: Any) -> None:
     active = desk.state("desk")["active"]
     file = f"/run/farrier/desk/{active}.json"

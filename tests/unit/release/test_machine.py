@@ -198,6 +198,29 @@ def test_a_run_that_was_killed_is_told(shop: Layout, monkeypatch: pytest.MonkeyP
     assert len(heard) == 1
 
 
+def test_a_switch_that_was_cut_short_leaves_the_old_colours_plan(
+    shop: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "step_back", lambda *args: None)
+    run = ended(shop, "start")
+    exchange.links(shop, "green")
+    run.recover()
+    assert (shop.etc / "plan.json").readlink() == Path("blue/plan.json")
+
+
+@pytest.mark.parametrize("action", ["live", "reload"])
+def test_a_reload_that_changes_the_plan_changes_what_explain_and_doctor_read(
+    shop: Layout, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    monkeypatch.setattr(Machine, "reload", lambda *args: None)
+    run = ended(shop, "build")
+    run.layout.release("r1").mkdir(parents=True)
+    unit = units.Unit(shop.colour_dir("blue") / "plan.json", '{"workers": 3}\n')
+    view: Any = SimpleNamespace(files=lambda *args: ([unit], None, {}), given_env=lambda src: {})
+    run.settle(view, Release("r1", "identity", "2026-11-01T00:00:00Z"), action)
+    assert json.loads((shop.release("r1") / "plan.json").read_text()) == {"workers": 3}
+
+
 def test_what_a_colour_was_given_is_not_told(shop: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     """A release that is built already, or that a rollback or a turn back brings: with its files of then."""
     src = shop.release("r1") / "src"
