@@ -406,5 +406,7 @@ def step_back(layout: Layout, state: State, run: Mapping[str, object], limit: fl
     if old:
         wake(layout, old)
         number = run.get("workers")
-        if isinstance(number, int):
-            colours.restore(layout, old, number, limit)
+        if isinstance(number, int) and not colours.restore(layout, old, number, limit):
+            now = colours.running(layout, old)
+            if now is not None and now.number < number:
+                raise FarrierError(f"{layout.service(old)} has {now.number} workers, and had {number}", 1)

@@ -68,7 +68,7 @@ class Machine:
     warnings: list[str] = field(default_factory=list)
     early: guard.Sample | None = None
     unwoken: str = ""
-    """Why what served before does not serve again."""
+    """Why what is to serve does not serve as it should."""
 
     def __post_init__(self) -> None:
         self.state = State.load(self.layout)
@@ -393,7 +393,7 @@ class Machine:
         except Stopped:
             raise
         except FarrierError as error:
-            self.unwoken = f"release {self.state.release} does not start: {error}"
+            self.unwoken = f"release {self.state.release}: {error}"
             self.warnings.append(self.unwoken)
             self.journal.say(self.unwoken)
 

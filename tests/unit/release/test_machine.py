@@ -93,7 +93,23 @@ def test_what_does_not_start_any_more_keeps_nobody_out(shop: Layout, monkeypatch
     state = State.load(shop)
     assert state.run == {}
     assert state.history[-1]["outcome"] == "failed"
-    assert run.warnings == ["release r1 does not start: systemctl start shop@blue.service: Job failed"]
+    assert run.warnings == ["release r1: systemctl start shop@blue.service: Job failed"]
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(1, "shop@blue.service has 1 workers, and had 3"), (3, ""), (None, "")]
+)
+def test_workers_that_do_not_come_back_are_told(
+    shop: Layout, monkeypatch: pytest.MonkeyPatch, number: int | None, told: str
+) -> None:
+    """None: an arbiter that has just been started has told nothing yet, and starts them by itself."""
+    now = None if number is None else SimpleNamespace(number=number)
+    monkeypatch.setattr(exchange, "wake", lambda *args: None)
+    monkeypatch.setattr(colours, "restore", lambda *args: False)
+    monkeypatch.setattr(colours, "running", lambda *args: now)
+    run = ended(shop, "start", workers=3)
+    run.recover()
+    assert run.warnings == ([f"release r1: {told}"] if told else [])
 
 
 def test_who_stops_the_run_meanwhile_does_stop_it(shop: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +129,7 @@ def test_a_failed_run_says_so_where_the_old_release_does_not_come_back(
     run = ended(shop, "replace")
     with pytest.raises(FarrierError) as caught:
         run.back_out(FarrierError("shop@green.service did not become ready", 1), first=False)
-    told = "shop@green.service did not become ready; release r1 does not start: systemctl"
+    told = "shop@green.service did not become ready; release r1: systemctl"
     assert str(caught.value).startswith(told)
     state = State.load(shop)
     assert state.run == {}
