@@ -209,7 +209,7 @@ def _for_removal(layout: Layout, who: str) -> Iterator[None]:
         return
     until = time.monotonic() + REMOVAL_WAIT
     # A run that has told its end is not quite gone.
-    while systemd.is_there(layout.deploy_unit) and time.monotonic() < until:
+    while systemd.is_there(layout.deploy_unit) and not states.is_locked(layout) and time.monotonic() < until:
         time.sleep(WAIT_AGAIN)
     with states.locked(layout, who, REMOVAL_WAIT):
         if systemd.is_there(layout.deploy_unit):

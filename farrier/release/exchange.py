@@ -57,6 +57,7 @@ class Exchange:
         self.moves = self.old is not None and units.socket_moves(self.spec, self.layout)
         self.strategy = "queue" if self.moves or self.old is None else self._strategy()
         self.has_gate = self._has_gate()
+        self.switched: float | None = None
 
     @property
     def spec(self) -> Spec:
@@ -345,6 +346,7 @@ class Exchange:
             self.state.active, self.state.release = self.new, self.release.id
             self.state.run["phase"] = "switched"
             self.state.save(self.layout)
+            self.switched = time.monotonic()
             self.undo.forget()
             promote(self.layout, self.new)
             history.took_over(self.layout, self.state)

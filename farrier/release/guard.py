@@ -358,8 +358,17 @@ def _sum(one: Sample, two: Sample) -> Sample:
     )
 
 
-def watch(spec: Spec, layout: Layout, colour: str, before: Sample | None, journal: Journal) -> str | None:
+def watch(
+    spec: Spec,
+    layout: Layout,
+    colour: str,
+    before: Sample | None,
+    journal: Journal,
+    since: float | None = None,
+) -> str | None:
     """Watches `colour` for ``guard.seconds``; why it has to go back, or None. Blocks.
+
+    `since`: when it was switched to, by the monotonic clock; meanwhile the one before has drained.
 
     It ends early with the first reason, late while the colour is down, and at once when a person stops it.
     """
@@ -380,7 +389,7 @@ def watch(spec: Spec, layout: Layout, colour: str, before: Sample | None, journa
             journal.say(f"{layout.service(colour)} was stopped by hand: no longer watched")
             return None
         if reason := judge(before, now, limits):
-            return f"{reason}, {elapsed:.0f} s after the switch"
+            return f"{reason}, {time.monotonic() - (since or began):.0f} s after the switch"
         if elapsed >= limits.seconds and not now.down:
             journal.say(f"watched for {elapsed:.0f} s: {summary(now)}")
             return None

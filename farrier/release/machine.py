@@ -257,13 +257,14 @@ class Machine:
         old, known = self.state.active, files.read_json(self.layout.app_json)
         before = guard.sample_since(self.early, self.layout, old) if old else None
         self.state.run["previous"] = self.state.previous
-        self.exchange(view, release)
+        change = self.exchange(view, release)
         # Who rolls back wants just that.
         if self.target or not self.spec.guard.seconds:
             return
         began = time.monotonic()
         with self.journal.step("guard") as step:
-            bad = guard.watch(self.spec, self.layout, str(self.state.active), before, self.journal)
+            active = str(self.state.active)
+            bad = guard.watch(self.spec, self.layout, active, before, self.journal, change.switched)
             step.changed, step.detail = True, bad or f"watched for {time.monotonic() - began:.0f} s"
         if bad and (old is None or known is None):
             self.warnings.append(f"{bad}; there is no release to go back to")

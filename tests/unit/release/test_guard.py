@@ -128,7 +128,12 @@ def test_each_limit_is_the_persons(limits: Guard, now: Sample) -> None:
     assert judge(seen(900), now, limits) is None
 
 
-def watched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, looks: Callable[[float], Sample]) -> str | None:
+def watched(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    looks: Callable[[float], Sample],
+    since: float | None = None,
+) -> str | None:
     """What thirty seconds of watching find, with a clock of their own."""
     clock = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
@@ -138,7 +143,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, looks: Callable[[fl
         {"name": "a", "app": "m:app", "source": {"type": "requirement", "requirement": "x"}}
     )
     layout = Layout("a", tmp_path)
-    return guard.watch(spec, layout, "blue", seen(9000), Journal(tmp_path / "events.jsonl", "r"))
+    return guard.watch(spec, layout, "blue", seen(9000), Journal(tmp_path / "events.jsonl", "r"), since)
 
 
 def test_the_first_requests_of_its_workers_may_take_longer(
@@ -161,6 +166,13 @@ def test_errors_are_found_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     told = watched(monkeypatch, tmp_path, lambda at: seen(int(40 * at), int(20 * at)))
     assert told is not None
     assert told.endswith(", 0 s after the switch"), told
+
+
+def test_what_is_told_is_the_time_since_the_switch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The watch begins once the old colour has drained, which streams may hold up."""
+    told = watched(monkeypatch, tmp_path, lambda at: seen(40, 20), since=980.0)
+    assert told is not None
+    assert told.endswith(", 20 s after the switch"), told
 
 
 def test_a_quantile_lies_inside_its_bucket() -> None:
