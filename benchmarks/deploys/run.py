@@ -93,7 +93,9 @@ def run(left: list[Cell], work: Path, quick: bool, seconds: float, cgroup: str) 
     if not left:
         return True
     options = ["--cgroup-parent", cgroup] if cgroup else []
-    with Host("bench", memory=MEMORY, cpuset=str(MACHINE_CORE), options=options) as host:
+    with Host(
+        "bench", memory=MEMORY, cpuset=str(MACHINE_CORE), options=options, capabilities=["SYS_NICE"]
+    ) as host:
         target, core = Target(host), Core.of(host, MACHINE_CORE)
         target.prepare()
         most: dict[str, float] = {}

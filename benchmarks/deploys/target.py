@@ -90,6 +90,15 @@ class Target:
             for release in RELEASES:
                 self.sources[release] = self.upload(Path(folder), release)
         self.version = version
+        self.let_nice_come_back()
+
+    def let_nice_come_back(self) -> None:
+        """What LimitNICE=+0 of the unit is on a machine: in a container systemd may not raise that limit."""
+        drop_in = (
+            "[Service]\nAmbientCapabilities=CAP_SYS_NICE\nCapabilityBoundingSet=CAP_SYS_NICE\n"
+            "# Beside what serves a boot is nice, and comes back from that.\n"
+        )
+        self.host.write(f"/etc/systemd/system/{NAME}@.service.d/50-nice.conf", drop_in)
 
     def upload(self, folder: Path, release: str) -> dict[str, str]:
         """A source of type archive, lying where uploads lie."""

@@ -195,6 +195,49 @@ def test_idle_kept_alive_connections_keep_nobody_out(serve: Serve, worker_class:
         connection.close()
 
 
+@pytest.mark.parametrize("worker_class", ["gthread", "asgi", "uvicorn", "gevent"])
+@pytest.mark.parametrize("busy", [True, False], ids=["used", "idle"])
+def test_kept_alive_clients_beyond_every_limit_keep_nobody_out(
+    serve: Serve, worker_class: str, busy: bool
+) -> None:
+    """Used ones are told the close with their next response, idle ones are let go after the linger."""
+    limit = "150" if worker_class == "gthread" else "2"
+    site = serve(app_of(worker_class), "--worker-connections", limit, "--threads", "2",
+                 WORKERS="1", WORKER_CLASS=worker_class, KEEPALIVE="60")  # fmt: skip
+    end, failed, kept = threading.Event(), [], []
+
+    def client(number: int) -> None:
+        connection = http.client.HTTPConnection(*site.address, timeout=20)
+        kept.append(connection)
+        try:
+            while True:
+                connection.request("GET", "/")
+                answer = connection.getresponse()
+                if (answer.status, answer.read()) != (200, b"one"):
+                    raise http.client.HTTPException(str(answer.status))
+                if end.wait(0.5 + number / 300 if busy else 60):
+                    return
+        except (OSError, http.client.HTTPException) as error:
+            failed.append(repr(error))
+
+    threads = [threading.Thread(target=client, args=(number,), daemon=True) for number in range(170)]
+    for thread in threads:
+        thread.start()
+    time.sleep(4)
+    waits = []
+    for _ in range(10):
+        began = time.monotonic()
+        assert site.get("/")[0] == 200
+        waits.append(time.monotonic() - began)
+    end.set()
+    for thread in threads:
+        thread.join(20)
+    for connection in kept:
+        connection.close()
+    assert failed == []
+    assert sorted(waits)[5] < 1.0
+
+
 @pytest.mark.parametrize("worker_class", ["asgi", "uvicorn", "gevent"])
 def test_busy_kept_alive_clients_do_not_starve_a_newcomer(serve: Serve, worker_class: str) -> None:
     """Two clients that never pause have both places; a third still gets its turn."""

@@ -9,11 +9,13 @@ when a worker is full, and closes its sockets when it stops.
 from __future__ import annotations
 
 import socket
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from farrier.serve.workers.room import AT_ONCE, OUT_OF_FILES, Room, room
+from farrier.serve.workers.drain import LINGER
+from farrier.serve.workers.room import AT_ONCE, CROWDED, IDLE_EACH, OUT_OF_FILES, Room, room
 
 
 class Acceptor(ABC):
@@ -30,6 +32,9 @@ class Acceptor(ABC):
         self.asking = asking
         self.open = False
         self.closed = False
+        #: So many connections are held that a response announces the close.
+        self.crowded = False
+        self._kept_since: dict[Any, float] = {}
 
     @abstractmethod
     def watch(self) -> None:
@@ -50,8 +55,12 @@ class Acceptor(ABC):
         """Connections that the worker has."""
 
     @abstractmethod
-    def kept(self) -> int:
+    def kept(self) -> Collection[Any]:
         """Those of them that are kept alive between two requests."""
+
+    @abstractmethod
+    def see_off(self, one: Any) -> None:
+        """End a connection, if it is idle still."""
 
     def start(self) -> None:
         for listener in self.sockets:
@@ -74,7 +83,7 @@ class Acceptor(ABC):
         self.closed = True
 
     def room(self) -> Room:
-        return room(self.most, self.held(), self.kept, self.asking)
+        return room(self.most, self.held(), lambda: len(self.kept()), self.asking)
 
     def resume(self) -> None:
         """Something ended: go on at once if that made room."""
@@ -83,6 +92,7 @@ class Acceptor(ABC):
 
     def balance(self) -> None:
         """Called about ten times a second: pause, go on, or take what nobody else took meanwhile."""
+        self._thin_out()
         found = self.room()
         if found is Room.PLENTY:
             self._listen()
@@ -91,6 +101,18 @@ class Acceptor(ABC):
         if found is Room.LATER and not self.closed:
             for listener in self.sockets:
                 self._take(listener)
+
+    def _thin_out(self) -> None:
+        """Where idle connections take half of what may be held, those end that nobody used for the linger."""
+        self.crowded = self.held() >= self.most * (1 + CROWDED * IDLE_EACH)
+        if not self.crowded:
+            self._kept_since = {}
+            return
+        now = time.monotonic()
+        self._kept_since = {one: self._kept_since.get(one, now) for one in self.kept()}
+        for one, since in self._kept_since.items():
+            if now - since >= LINGER:
+                self.see_off(one)
 
     def accept(self, listener: socket.socket) -> None:
         if self.room() is Room.PLENTY:

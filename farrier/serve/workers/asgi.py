@@ -46,7 +46,7 @@ class Protocol(ASGIProtocol):
             return True
         # A request that came behind this one is answered as well.
         parser = self._callback_parser
-        return bool(self.worker.draining and not (parser is not None and parser.remaining()))
+        return bool(self.worker.announces and not (parser is not None and parser.remaining()))
 
     @property
     def idle(self) -> bool:

@@ -70,6 +70,8 @@ class FarrierWorker:
     retired: float = 0.0
     ended: Any = None
     extra: bool = False
+    #: Idle connections take so much of what it may hold that responses announce the close.
+    crowded: bool = False
     recycled: bool = False
     failure: str | None = None
     #: While it boots beside others that serve, see farrier.serve.quiet.

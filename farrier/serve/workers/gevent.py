@@ -163,6 +163,10 @@ class GeventWorker(FarrierWorker, AsyncWorker):
 
     # --- the end ----------------------------------------------------------------------------------
 
+    @property
+    def crowded(self) -> bool:  # type: ignore[override]
+        return self.acceptor is not None and self.acceptor.crowded
+
     def handle_quit(self, sig: int, frame: Any) -> None:
         """QUIT and INT: what is in hand is dropped. The main loop says so, where logging may wait."""
         self.quick, self.alive = True, False

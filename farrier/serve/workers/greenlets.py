@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import gevent
@@ -137,8 +137,11 @@ class GreenletAcceptor(Acceptor):
     def held(self) -> int:
         return len(self.connections)
 
-    def kept(self) -> int:
-        return sum(one.idle and one.answered > 0 for one in self.connections)
+    def kept(self) -> Collection[Any]:
+        return [one for one in self.connections if one.idle and one.answered > 0]
+
+    def see_off(self, one: Connection) -> None:
+        one.hang_up()
 
     def hand_over(self, accepted: socket.socket, listener: socket.socket, address: Any) -> None:
         client = Plain(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())

@@ -21,9 +21,9 @@ from gunicorn.workers.gthread import ThreadWorker as GunicornThreadWorker
 
 from farrier.serve.board import DRAINING
 from farrier.serve.workers.base import FarrierWorker
-from farrier.serve.workers.drain import LOOK, TIDY, Drain, end_for_sure, has_bytes
+from farrier.serve.workers.drain import LINGER, LOOK, TIDY, Drain, end_for_sure, has_bytes
 from farrier.serve.workers.response import decide_late
-from farrier.serve.workers.room import OUT_OF_FILES
+from farrier.serve.workers.room import CROWDED, OUT_OF_FILES
 
 #: Seconds that a client has to close its side, once it has been told to; during a stop those without a word.
 PARTING, SILENCE = 2.0, 0.5
@@ -45,6 +45,7 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
         self.drain: Drain | None = None
         #: The process was out of file descriptors: when to try again.
         self.accept_again = 0.0
+        self._thinned = 0.0
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         token = self.take_up(req.method, req.uri)
@@ -183,12 +184,25 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
             self.notify()
             self.set_accept_enabled(self._has_room())
             self.wait_for_and_dispatch_events(1.0)
+            if self.crowded:
+                self._thin_out()
             self.murder_expired()
         self.alive = False
         self._drain()
         self.tpool.shutdown(wait=False)
         if self.serving:
             end_for_sure()
+
+    @property
+    def crowded(self) -> bool:  # type: ignore[override]
+        return bool(self.nr_conns >= CROWDED * self.worker_connections)
+
+    def _thin_out(self) -> None:
+        """Idle connections end after the linger instead of ``keepalive``: newcomers need their places."""
+        now = time.monotonic()
+        if now - self._thinned >= 1.0:
+            self._thinned = now
+            self._cap_keepalive(now + LINGER)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         end_for_sure()

@@ -54,8 +54,11 @@ class LoopAcceptor(Acceptor):
     def held(self) -> int:
         return len(self.worker.connections) + len(self.handshaking)
 
-    def kept(self) -> int:
-        return sum(map(self.worker.is_kept, self.worker.connections))
+    def kept(self) -> Collection[Any]:
+        return list(filter(self.worker.is_kept, self.worker.connections))
+
+    def see_off(self, one: Any) -> None:
+        self.worker.see_off(one)
 
     def hand_over(self, client: socket.socket, listener: socket.socket, address: Any) -> None:
         client.setblocking(False)
@@ -91,6 +94,11 @@ class LoopWorker(FarrierWorker):
     def is_kept(self, connection: Any) -> bool:
         """Whether it is kept alive after a request, with no other one begun. Called often."""
         raise NotImplementedError
+
+    @property
+    def announces(self) -> bool:
+        """Whether the last response on a connection says that it is closed."""
+        return self.draining or (self.acceptor is not None and self.acceptor.crowded)
 
     @property
     def turns(self) -> asyncio.Semaphore:
@@ -188,7 +196,7 @@ class LoopWorker(FarrierWorker):
             leaving = {one for one in self.connections if one.transport.is_closing()}
             idle = [one for one in self.connections if self.is_idle(one) and one not in leaving]
             for one in drain.look([*idle, *acceptor.handshaking], leaving):
-                self._see_off(one)
+                self.see_off(one)
             if drain.accepting:
                 acceptor.balance()
             else:
@@ -206,7 +214,7 @@ class LoopWorker(FarrierWorker):
         acceptor.close()
         return drain
 
-    def _see_off(self, one: Any) -> None:
+    def see_off(self, one: Any) -> None:
         """End an idle connection, or a handshake that does not come to an end."""
         if isinstance(one, asyncio.Task):
             one.cancel()

@@ -21,7 +21,7 @@ class Response(PlainResponse):
 
     def default_headers(self) -> Any:
         worker = self.worker
-        if not worker.alive:
+        if not worker.alive or worker.crowded:
             # Bytes behind this request (pipelined, or of its own body): they are for this worker to read.
             behind = worker.cfg.keepalive and self.req.unreader.buf.getvalue()
             self.must_close = not behind

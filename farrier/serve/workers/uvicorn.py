@@ -96,7 +96,7 @@ class Answer:
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         async def answer(message: dict[str, Any]) -> None:
-            if message["type"] == "http.response.start" and self.worker.draining and self.is_last():
+            if message["type"] == "http.response.start" and self.worker.announces and self.is_last():
                 message = {**message, "headers": [*message.get("headers", ()), CLOSE]}
             await send(message)
 
