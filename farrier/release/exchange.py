@@ -213,7 +213,7 @@ class Exchange:
         """Nobody serves: the socket holds what comes in while the colour boots."""
         with self.journal.step("start") as step:
             step.changed, step.detail = True, self.new
-            self.undo.write(units.active(self.layout, self.new))
+            self.undo.write((units.passing if self.old else units.active)(self.layout, self.new))
             systemd.reload_units()
             self.start()
 
@@ -228,7 +228,7 @@ class Exchange:
         with self.journal.step("start") as step:
             step.changed = True
             # Before the old one stops: the next connection must start the new one.
-            self.undo.write(units.active(self.layout, self.new))
+            self.undo.write(units.passing(self.layout, self.new))
             systemd.reload_units()
             self.state.run["phase"] = "replace"
             self.state.save(self.layout)
@@ -369,6 +369,7 @@ def keep_plan(layout: Layout, colour: str, release: str) -> None:
 def promote(layout: Layout, colour: str) -> None:
     """Takes the candidate's limits off; a restart of systemd's own then is a normal one."""
     files.delete(layout.candidate_drop_in(colour))
+    files.delete(layout.passing_drop_in)
     systemd.reload_units()
     for process in systemd.processes(layout.service(colour)):
         try:

@@ -108,6 +108,11 @@ class Layout:
         """The one file that says which colour takes the connections, at boot and after a crash too."""
         return UNITS / f"{self.socket}.d" / "active.conf"
 
+    @property
+    def passing_drop_in(self) -> Path:
+        """Says the same, above it, while one colour takes the other's place; gone with a reboot."""
+        return PASSING_UNITS / f"{self.socket}.d" / "passing.conf"
+
     def release(self, release_id: str) -> Path:
         return self.releases / release_id
 
@@ -133,4 +138,5 @@ class Layout:
         names = [self.socket, f"{self.socket}.d", self.template, self.slice]
         names += [f"{self.service(colour)}.d" for colour in COLOURS]
         passing = [PASSING_UNITS / f"{self.service(colour)}.d" for colour in COLOURS]
+        passing.append(self.passing_drop_in.parent)
         return [*(UNITS / name for name in names), *passing]

@@ -92,9 +92,17 @@ def socket_moves(spec: Spec, layout: Layout) -> bool:
 
 def active(layout: Layout, colour: str) -> File:
     """The drop-in that is the switch: renamed into place, it decides for connections, boots and crashes."""
+    return File(layout.active_drop_in, _named(layout, colour))
+
+
+def passing(layout: Layout, colour: str) -> File:
+    """The same before the switch, for a colour that takes the other's place: a boot knows nothing of it."""
+    return File(layout.passing_drop_in, _named(layout, colour))
+
+
+def _named(layout: Layout, colour: str) -> str:
     service = layout.service(colour)
-    text = f"{layout.mark}\n[Unit]\nWants={service}\n\n[Socket]\nService={service}\n"
-    return File(layout.active_drop_in, text)
+    return f"{layout.mark}\n[Unit]\nWants={service}\n\n[Socket]\nService={service}\n"
 
 
 def slice_(layout: Layout, plan: Plan) -> Unit:
@@ -119,7 +127,9 @@ def memory_total(plan: Plan) -> int | None:
 def template(spec: Spec, layout: Layout) -> Unit:
     home = "read-only" if spec.root.startswith(("/home/", "/root/")) else "yes"
     writable = [f"-{layout.shared}"]
-    candidate, active = layout.candidate_drop_in("%i"), layout.active_drop_in
+    candidate = layout.candidate_drop_in("%i")
+    # The first of these that is there names the colour, as systemd has it too.
+    named = f"{layout.passing_drop_in} {layout.active_drop_in}"
     text = f"""\
 {layout.mark}
 [Unit]
@@ -138,7 +148,8 @@ Slice={layout.slice}
 Sockets={layout.socket}
 EnvironmentFile={layout.etc}/%i/env
 # A colour starts only as the one that serves or as the candidate: there are never two by accident.
-ExecCondition=/bin/sh -c 'test -e {candidate} || grep -qxF "Service={spec.name}@%i.service" {active}'
+ExecCondition=/bin/sh -c 'test -e {candidate} || grep -hsm1 ^Service= {named} | head -n1 | \
+  grep -qxF "Service={spec.name}@%i.service"'
 ExecReload=/bin/kill -HUP $MAINPID
 KillMode=mixed
 Restart=always
