@@ -15,6 +15,8 @@ from lab.progress import Steps
 # Quick and pure first, so that a plain mistake shows in seconds; a folder that does not exist yet is left
 # out.
 _ORDER = ("unit", "serve", "serve_examples", "release", "system")
+# They wait more than they work, and each has servers and hosts of its own. What is left wants the machine.
+_SIDE_BY_SIDE = ("unit", "serve", "serve_examples", "release")
 _IN_CI = os.environ.get("CI", "").lower() == "true"
 
 
@@ -50,15 +52,29 @@ def _lab(steps: Steps) -> None:
 
 def _pytest() -> list[str]:
     tests = checkout.ROOT / "tests"
-    present = [f"tests/{name}" for name in _ORDER if any((tests / name).rglob("test_*.py"))]
-    others = sorted(
-        f"tests/{folder.name}"
-        for folder in tests.iterdir()
-        if folder.is_dir() and folder.name not in (*_ORDER, "molecule") and any(folder.rglob("test_*.py"))
-    )
-    loose = sorted(f"tests/{path.name}" for path in tests.glob("test_*.py"))
+    present = {
+        name for folder in tests.iterdir()
+        if (name := folder.name) != "molecule" and folder.is_dir() and any(folder.rglob("test_*.py"))
+    }  # fmt: skip
+    ordered = [name for name in _ORDER if name in present]
+    others = sorted(present.difference(_ORDER))
+    loose = sorted(path.name for path in tests.glob("test_*.py"))
+    side_by_side = [name for name in ordered if name in _SIDE_BY_SIDE]
+    alone = [*(name for name in ordered if name not in _SIDE_BY_SIDE), *others, *loose]
     extra = os.environ.get("PYTEST_ARGS", "").split()
-    return _run("pytest", [tools.bin_path("pytest"), "--durations=10", *extra, *loose, *present, *others])
+    failed = []
+    for label, names, flags in (
+        ("tests, side by side", side_by_side, ["-n", str(_lanes()), "--dist", "loadfile"]),
+        ("tests, one by one", alone, []),
+    ):
+        command = [tools.bin_path("pytest"), "--durations=10", *flags, *extra]
+        failed += _run(label, [*command, *(f"tests/{name}" for name in names)]) if names else []
+    return failed
+
+
+def _lanes() -> int:
+    """A file at a time on each CPU, four at most: each lane that needs a host has one of 512 MB."""
+    return max(1, min(4, len(os.sched_getaffinity(0))))
 
 
 def lint() -> None:
