@@ -326,7 +326,8 @@ class FarrierArbiter(Arbiter):
     def murder_workers(self) -> None:
         """End those that serve and give no sign of life: ABRT, so that they say why, then KILL.
 
-        One that was asked to end has ``graceful_timeout`` instead, see _kill_overdue().
+        One that was asked to end has ``graceful_timeout`` instead, see _kill_overdue(). One that hangs while
+        it loads the app never gave a sign, and would count as serving for ever.
         """
         for worker in list(self.WORKERS.values()):
             # Its own: a HUP may have brought another one.
@@ -337,9 +338,15 @@ class FarrierArbiter(Arbiter):
                 silent = time.monotonic() - worker.tmp.last_update()
             except (OSError, ValueError):
                 continue
-            if silent > timeout:
+            if silent > timeout or self._hangs_at_boot(worker):
                 self.kill_worker(worker.pid, signal.SIGKILL if worker.aborted else signal.SIGABRT)
                 worker.aborted = True
+
+    def _hangs_at_boot(self, worker: Any) -> bool:
+        """Beside others or in their place; of a first start whoever waits for READY has the patience."""
+        if not self.was_ready or worker.extra or worker.slot.booted or not hasattr(worker, "mark_ready"):
+            return False
+        return bool(time.time() - worker.started_at > self.boot_limit())
 
     def _kill_overdue(self) -> None:
         limit = time.monotonic() - OVERDUE

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from .conftest import TTIN, TTOU, Serve
+from .test_reload import children
 
 
 def test_workers_that_die_while_being_killed_leave_no_traceback(serve: Serve, tmp_path: Path) -> None:
@@ -62,3 +63,19 @@ def test_killing_a_worker_that_was_reaped_elsewhere(serve: Serve, tmp_path: Path
     gone = [one for one in site.events if one["event"] == "worker_ended"]
     assert (len(gone), {one["reason"] for one in gone}) == (300, {"stopped"})
     assert "Traceback" not in site.text and "ProcessLookupError" not in site.text
+
+
+def test_a_successor_that_hangs_while_it_loads_is_replaced(serve: Serve) -> None:
+    """It would count as serving, and with one worker nobody would."""
+    (serve.folder / "gunicorn.conf.py").write_text(
+        "from farrier.serve import arbiter\narbiter.BOOT_LIMIT = 2.0\n"
+    )
+    path = serve.folder / "wsgi_app.py"
+    path.write_text("import os, time\nwhile os.path.exists('hang'): time.sleep(0.1)\n" + path.read_text())
+    site = serve("wsgi_app:app", "--timeout", "1", WORKERS="1", WORKER_CLASS="sync")
+    (serve.folder / "hang").touch()
+    (worker,) = children(site)
+    os.kill(int(worker), signal.SIGKILL)
+    site.event("worker_ended", reason="timed out", seconds=30)
+    (serve.folder / "hang").unlink()
+    assert site.get("/")[0] == 200
