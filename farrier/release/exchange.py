@@ -56,6 +56,7 @@ class Exchange:
         self.env: dict[str, str] = found[2]
         self.moves = self.old is not None and units.socket_moves(self.spec, self.layout)
         self.strategy = "queue" if self.moves or self.old is None else self._strategy()
+        self.digest = self.inputs()
         self.has_gate = self._has_gate()
         self.switched: float | None = None
 
@@ -152,7 +153,7 @@ class Exchange:
         if not self.old or self.moves or self.strategy != "queue":
             return False
         proven = self.release.served and not self.release.bad
-        if proven and self.release.measured.get("checked") == self.inputs():
+        if proven and self.release.measured.get("served_with") == self.digest:
             return False
         return "gate_beside" in self.plan and bool(self.plan.value("gate_beside"))
 
@@ -163,8 +164,7 @@ class Exchange:
 
     def check(self) -> None:
         """``farrier serve --check-config`` with what the colour will run with; once for the same inputs."""
-        digest = self.inputs()
-        if self.release.measured.get("checked") == digest:
+        if self.release.measured.get("checked") == self.digest:
             return
         with self.journal.step("config") as step:
             step.changed, step.detail = True, "checked as it will run"
@@ -175,7 +175,7 @@ class Exchange:
                     raise
                 step.detail = "not checked: no room for the app beside the one that serves"
                 return
-        self.release.measured["checked"] = digest
+        self.release.measured["checked"] = self.digest
         self.release.save(self.layout)
 
     def check_config(self) -> None:
@@ -348,6 +348,8 @@ class Exchange:
             self.state.save(self.layout)
             self.switched = time.monotonic()
             self.undo.forget()
+            self.release.measured["served_with"] = self.digest
+            self.release.save(self.layout)
             promote(self.layout, self.new)
             history.took_over(self.layout, self.state)
             keep_plan(self.layout, self.new, self.release.id)

@@ -19,16 +19,16 @@ from .layout import ETC, LAUNCHER, RUNTIME
 
 _WHEEL = re.compile(r"farrier-([^-]+)-py3-none-any\.whl")
 _LAUNCHER = """\
-#!/bin/sh
+#!/usr/bin/python3 -I
 # Written by farrier: runs version {version} under the host's own Python, nicely: what serves comes first.
-exec nice -n 10 /usr/bin/python3 -I -c '
+import os
 import sys
 
+os.nice(max(0, 10 - os.nice(0)))
 sys.path.insert(0, "{folder}")
 from farrier.cli import main
 
 sys.exit(main())
-' "$@"
 """
 
 

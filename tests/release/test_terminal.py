@@ -98,8 +98,9 @@ def test_a_deploy_that_failed_is_told_with_what_to_do(desk: Any, hello_tree: Tre
 
 
 def test_a_plan_that_a_reload_brings_is_the_one_that_is_told(desk: Any, hello_tree: Tree) -> None:
-    before = json.loads(desk.host.read("/srv/desk/current/plan.json"))["workers"]
-    spec = desk.spec("desk", hello_tree("two"), bind="127.0.0.1:8141", settings={"workers": before + 1})
+    spec = desk.spec("desk", hello_tree("two"), bind="127.0.0.1:8141")
+    before = desk.apply(spec)["plan"]["workers"]
+    spec["settings"] = {"workers": before + 1}
     assert "reload" in [step["name"] for step in desk.apply(spec)["steps"]]
     shown = json.loads(desk.host.run(["farrier", "plan", "--app", "desk", "--json"]).stdout)
     assert shown["workers"] == before + 1
