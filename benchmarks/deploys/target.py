@@ -228,7 +228,8 @@ class Target:
     def hup(self, cell: Cell) -> Deploy:
         """A setting that is changed, and in turns with it the command that reads them all anew."""
         if self.turn % 2:
-            went = self.apply(self.spec(cell, RELEASES[0], timeout=31))
+            # Another value each time: the same again would be nothing to do.
+            went = self.apply(self.spec(cell, RELEASES[0], timeout=30 + self.turn))
         else:
             went = self.farrier("reload", NAME)
         self.await_reload(went)
