@@ -48,6 +48,10 @@ _FILES = {
     "/etc/dpkg/dpkg.cfg.d/50-slim": "path-exclude=/usr/share/doc/*\npath-exclude=/usr/share/man/*\n"
     "path-exclude=/usr/share/locale/*\n",
     "/etc/apt/apt.conf.d/50-no-recommends": 'APT::Install-Recommends "0";\n',
+    # The cpu controller stays on. Where nothing asks for it any more (a logout, a weight taken back), systemd
+    # on cgroup v1 moves every process, PID 1 too, to the hierarchy's root: that is the machine's own for a
+    # container in the host's namespace, so the host would lose its `--cpus` in the middle of a test.
+    "/etc/systemd/system/system.slice.d/50-cpu.conf": "[Slice]\nCPUWeight=100\n",
 }
 
 # Timers that would take dpkg's lock under a test's feet, and consoles that a container does not have.
