@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 CHECK_FACTOR = 2
 # Seconds beyond the graceful time-out until a worker that drains counts as stuck.
 DRAIN_SLACK = 15
+# Of a colour that the kernel ended while it booted.
+KILLED = "killed, most likely because it needed more memory than its limit"
 
 
 @dataclass
@@ -46,6 +48,8 @@ class Exchange:
     journal: Journal
     state: State
     undo: Undo
+    in_place: bool = False
+    """A queue without a gate, whatever the plan says: nothing of the release had room beside the old one."""
 
     def __post_init__(self) -> None:
         self.old = self.state.active
@@ -55,7 +59,8 @@ class Exchange:
         self.plan: Plan = found[1]
         self.env: dict[str, str] = found[2]
         self.moves = self.old is not None and units.socket_moves(self.spec, self.layout)
-        self.strategy = "queue" if self.moves or self.old is None else self._strategy()
+        queue = self.moves or self.old is None or self.in_place
+        self.strategy = "queue" if queue else self._strategy()
         self.digest = self.inputs()
         self.has_gate = self._has_gate()
         self.switched: float | None = None
@@ -86,7 +91,7 @@ class Exchange:
             "strategy": self.strategy if self.old else "first",
         }  # fmt: skip
         now = colours.running(self.layout, self.old) if self.old else None
-        if now is not None:
+        if now is not None and not self.in_place:
             self.state.run["workers"] = now.number
         self.state.save(self.layout)
         if self.moves:
@@ -98,7 +103,7 @@ class Exchange:
         if self.old is None or self.moves:
             self.first()
         elif self.strategy == "queue":
-            self.in_place(self.old)
+            self.replace(self.old)
         elif self.strategy == "rolling":
             self.rolling(self.old)
         else:
@@ -150,7 +155,7 @@ class Exchange:
         A release that has served with these very inputs has passed it. Going back to it is to be quick; if it
         does not boot any more the old one is brought back, as where there is no room.
         """
-        if not self.old or self.moves or self.strategy != "queue":
+        if not self.old or self.moves or self.in_place or self.strategy != "queue":
             return False
         proven = self.release.served and not self.release.bad
         if proven and self.release.measured.get("served_with") == self.digest:
@@ -217,7 +222,7 @@ class Exchange:
             systemd.reload_units()
             self.start()
 
-    def in_place(self, old: str) -> None:
+    def replace(self, old: str) -> None:
         """The socket holds what comes in while the old colour goes and the new one boots."""
         if self.has_gate:
             with self.journal.step("gate") as step:
@@ -326,7 +331,7 @@ class Exchange:
             return f"not ready after {limit} s" + ("" if quiet else f"; it last said: {tail}")
         killed = ("code=killed, status=9/KILL", "result 'oom-kill'")
         if found["Result"] == "oom-kill" or any(mark in line for line in said for mark in killed):
-            return "killed, most likely because it needed more memory than its limit"
+            return KILLED
         return tail or f"{found['Result']}, exit status {found['ExecMainStatus']}"
 
     def tail(self, since: float) -> str:

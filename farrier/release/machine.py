@@ -23,7 +23,7 @@ from . import files, guard, history, notify, priority, remove, room, runtime, sh
 from . import state as states
 from .build import Build, seal
 from .events import Journal, bare
-from .exchange import Exchange, complete, keep_plan, links, step_back
+from .exchange import KILLED, Exchange, complete, keep_plan, links, step_back
 from .files import Undo
 from .layout import COLOURS, ETC, PASSING_UNITS, UNITS, VAR, Layout
 from .spec import Spec
@@ -257,7 +257,7 @@ class Machine:
         old, known = self.state.active, files.read_json(self.layout.app_json)
         before = guard.sample_since(self.early, self.layout, old) if old else None
         self.state.run["previous"] = self.state.previous
-        change = self.exchange(view, release)
+        change = self.go_back(view, release) if self.target else self.exchange(view, release)
         # Who rolls back wants just that.
         if self.target or not self.spec.guard.seconds:
             return
@@ -286,7 +286,7 @@ class Machine:
         view = look(self.spec, self.layout, known=release.source)
         view.release = release
         try:
-            self.exchange(view, release)
+            self.go_back(view, release, anyhow=True)
         except FarrierError as error:
             raise FarrierError(f"{why}, and {good} could not be started again: {error}", 1) from None
         self.turned_back(bad, good, why)
@@ -305,11 +305,36 @@ class Machine:
         what = f"release {bad} was rolled back" if bad != good else "what was changed was taken back"
         raise TurnedBack(f"{what}: {why}; release {good} serves again", 1)
 
-    def exchange(self, view: View, release: Release) -> Exchange:
+    def go_back(self, view: View, release: Release, anyhow: bool = False) -> Exchange:
+        """The exchange for a release that has served; in the place of what serves where it fails beside it.
+
+        What serves may be the reason: a leak has taken the memory that both may have together. `anyhow`:
+        whatever the reason was, since what serves is known bad. Raises FarrierError.
+        """
+        try:
+            return self.exchange(view, release)
+        except Stopped:
+            raise
+        except FarrierError as error:
+            beside = self.state.run.get("phase") == "start" and release.served
+            if not beside or not (anyhow or KILLED in str(error)):
+                raise
+            why = str(error)
+        warnings = list(self.warnings)
+        with self.journal.step("undo") as step:
+            step.changed, step.detail = True, f"in the place of what serves, because beside it: {why}"
+            # Workers that a rolling exchange took are not waited for: they are bad, and about to go.
+            workers = self.state.run.pop("workers", None)
+            self.put_back()
+            self.state.run["workers"] = workers
+        self.warnings, self.unwoken = warnings, ""
+        return self.exchange(view, release, in_place=True)
+
+    def exchange(self, view: View, release: Release, in_place: bool = False) -> Exchange:
         """The other colour takes over, by the plan's strategy."""
         self.changed = True
         self.hide_given(view, release)
-        change = Exchange(view, release, self.account, self.journal, self.state, self.undo)
+        change = Exchange(view, release, self.account, self.journal, self.state, self.undo, in_place)
         self.plan = change.plan
         change.run()
         return change

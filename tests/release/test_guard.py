@@ -113,8 +113,9 @@ def client(site: Any, watched: dict[str, Any]) -> Iterator[Client]:
 
 
 ERRORS = 'status = "500 Internal Server Error"'
+ERRORS_TOLD = r"\d+(\.\d)? % of \d+ responses were errors \(before: 0 %\)"
 HARM = {
-    "errors": (ERRORS, r"\d+(\.\d)? % of \d+ responses were errors \(before: 0 %\)"),
+    "errors": (ERRORS, ERRORS_TOLD),
     "slow": (
         "time.sleep(0.7)",
         r"95 % of \d+ responses took up to [\d.]+ m?s \(before: [\d.]+ ms; allowed: 3 times",
@@ -123,6 +124,8 @@ HARM = {
         'KEPT.append(bytearray(b"x" * (8 << 20)))',
         r"the kernel killed \d+ process(es)? of it for memory",
     ),
+    # What one could start beside it is killed, so that one comes back in its place.
+    "hog": (f'KEPT or KEPT.append(bytearray(b"x" * (30 << 20))); {ERRORS}', ERRORS_TOLD),
     "hang": (
         "time.sleep(3600)",
         r"nothing was answered for \d+ s, with 2 requests in hand \(before: \d+\.\d responses a second",
@@ -151,6 +154,9 @@ def test_a_bad_release_is_turned_back_by_itself(
     assert within is not None, answer["msg"]
     assert int(within[1]) <= SECONDS
     assert "\n" not in answer["msg"]
+    if kind == "hog":
+        undone = [step["detail"] for step in answer["steps"] if step["name"] == "undo"]
+        assert undone and "in the place of what serves" in undone[0], answer["steps"]
     # One serves again, and two is kept, marked and remembered.
     state = site.state("watched")
     assert (state["release"], state["run"]) == (good, {})
@@ -176,7 +182,7 @@ def test_a_bad_release_is_turned_back_by_itself(
         assert len(innocent) <= 4, innocent
     else:
         assert innocent == []
-    if kind in ("errors", "slow"):
+    if kind in ("errors", "slow", "hog"):
         assert [one for one in lost if one[1:] != (500, "two")] == []
     print(f"{kind}: {len(seen)} requests, {len(lost)} failed, {len(innocent)} not for /bad: {answer['msg']}")
     print(site.host.shell("farrier release list watched"))
