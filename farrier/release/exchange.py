@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 CHECK_FACTOR = 2
 # Seconds beyond the graceful time-out until a worker that drains counts as stuck.
 DRAIN_SLACK = 15
-# Of a colour that the kernel ended while it booted.
+# Of a colour that the kernel ended while it booted: in our words, and in its arbiter's of its workers.
 KILLED = "killed, most likely because it needed more memory than its limit"
+KILLED_WORKER = "killed for memory"
 
 
 @dataclass
@@ -358,6 +359,11 @@ class Exchange:
             promote(self.layout, self.new)
             history.took_over(self.layout, self.state)
             keep_plan(self.layout, self.new, self.release.id)
+
+
+def had_no_room(error: FarrierError) -> bool:
+    """Whether a candidate did not come up for want of memory."""
+    return KILLED in str(error) or KILLED_WORKER in str(error)
 
 
 def links(layout: Layout, colour: str) -> None:

@@ -23,7 +23,7 @@ from . import files, guard, history, notify, priority, remove, room, runtime, sh
 from . import state as states
 from .build import Build, seal
 from .events import Journal, bare
-from .exchange import KILLED, Exchange, complete, keep_plan, links, step_back
+from .exchange import Exchange, complete, had_no_room, keep_plan, links, step_back
 from .files import Undo
 from .layout import COLOURS, ETC, PASSING_UNITS, UNITS, VAR, Layout
 from .spec import Spec
@@ -317,7 +317,7 @@ class Machine:
             raise
         except FarrierError as error:
             beside = self.state.run.get("phase") == "start" and release.served
-            if not beside or not (anyhow or KILLED in str(error)):
+            if not beside or not (anyhow or had_no_room(error)):
                 raise
             why = str(error)
         warnings = list(self.warnings)

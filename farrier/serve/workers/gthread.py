@@ -20,6 +20,7 @@ from gunicorn.workers.gthread import DEFAULT_WORKER_DATA_TIMEOUT, TConn
 from gunicorn.workers.gthread import ThreadWorker as GunicornThreadWorker
 
 from farrier.serve.board import DRAINING
+from farrier.serve.workers.accepting import accept
 from farrier.serve.workers.base import FarrierWorker
 from farrier.serve.workers.drain import LINGER, LOOK, TIDY, Drain, end_for_sure, has_bytes
 from farrier.serve.workers.response import decide_late
@@ -68,7 +69,7 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
     def accept(self, listener: Any) -> None:
         """Gunicorn's would have a thread wait for the first byte; the poller waits for it here."""
         try:
-            client, address = listener.accept()
+            client, address = accept(listener)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
                 # Out of file descriptors: the queue holds the connection until there is room.

@@ -6,6 +6,7 @@ from typing import Any
 
 from gunicorn.workers.sync import SyncWorker as GunicornSyncWorker
 
+from farrier.serve.workers.accepting import accept
 from farrier.serve.workers.base import FarrierWorker
 from farrier.serve.workers.single import OneAtATime
 
@@ -20,6 +21,12 @@ class SyncWorker(OneAtATime, FarrierWorker, GunicornSyncWorker):
     def run_for_one(self, timeout: float) -> None:
         """Gunicorn's loop for a single socket; a gate has none (its list of them is true all the same)."""
         (super().run_for_one if len(self.sockets) else super().run_for_multiple)(timeout)
+
+    def accept(self, listener: Any) -> None:
+        """As Gunicorn's; see accepting.accept()."""
+        client, address = accept(listener)
+        client.setblocking(True)
+        self.handle(listener, client, address)
 
     def handle_request(self, listener: Any, req: Any, client: Any, addr: Any) -> Any:
         token = self.take_up(req.method, req.uri)
