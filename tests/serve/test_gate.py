@@ -13,7 +13,7 @@ from .conftest import CLASSES, HUP, TERM, TTIN, TTOU, Serve, Site, Told, app_of
 from .test_ready import CHECK
 
 ACTIVATED = (
-    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True);"
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True); os.set_blocking(3, True);"
     "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1');"
     "os.execv(sys.executable, [sys.executable, '-m', 'farrier', 'serve', *sys.argv[2:]])"
 )
