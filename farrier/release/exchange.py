@@ -80,9 +80,8 @@ class Exchange:
         if chosen != "reload":
             return chosen
         rest = {name: value for name, value in self.spec.settings.items() if name != "strategy"}
-        plan = sized.plan_for(
-            replace(self.spec, settings=rest), self.layout, self.release.measured, self.spec.env
-        )
+        given = self.view.given_env(self.layout.release(self.release.id) / "src")
+        plan = sized.plan_for(replace(self.spec, settings=rest), self.layout, self.release.measured, given)
         return str(plan.value("strategy"))
 
     def run(self) -> None:
