@@ -146,6 +146,9 @@ User={spec.user}
 Group={spec.group}
 Slice={layout.slice}
 Sockets={layout.socket}
+# Whether accept() waits is a property of the socket itself, which both colours have; without this each start
+# of one would let the workers of the other one wait.
+NonBlocking=yes
 EnvironmentFile={layout.etc}/%i/env
 # A colour starts only as the one that serves or as the candidate: there are never two by accident.
 ExecCondition=/bin/sh -c 'test -e {candidate} || grep -hsm1 ^Service= {named} | head -n1 | \
