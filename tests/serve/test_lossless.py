@@ -238,6 +238,27 @@ def test_kept_alive_clients_beyond_every_limit_keep_nobody_out(
     assert sorted(waits)[5] < 1.0
 
 
+FEW_FILES = (
+    "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (120, 120));"
+    "os.execv(sys.executable, [sys.executable, '-m', 'farrier', 'serve', *sys.argv[1:]])"
+)
+
+
+@pytest.mark.parametrize("worker_class", ["gthread", "asgi", "uvicorn", "gevent"])
+def test_idle_clients_beyond_the_file_descriptors_keep_nobody_out(serve: Serve, worker_class: str) -> None:
+    """The limit that a worker meets first where it may hold thousands: a bare shell gives 1024 files."""
+    site = serve(app_of(worker_class), "--worker-connections", "500", command=("-c", FEW_FILES),
+                 WORKERS="1", WORKER_CLASS=worker_class, KEEPALIVE="60")  # fmt: skip
+    kept = [site.connection(8) for _ in range(150)]
+    try:
+        for connection in kept:
+            connection.request("GET", "/")
+            assert connection.getresponse().read() == b"one"
+    finally:
+        for connection in kept:
+            connection.close()
+
+
 @pytest.mark.parametrize("worker_class", ["asgi", "uvicorn", "gevent"])
 def test_busy_kept_alive_clients_do_not_starve_a_newcomer(serve: Serve, worker_class: str) -> None:
     """Two clients that never pause have both places; a third still gets its turn."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from farrier.serve.workers.drain import LINGER
-from farrier.serve.workers.room import AT_ONCE, CROWDED, IDLE_EACH, OUT_OF_FILES, Room, room
+from farrier.serve.workers.room import AT_ONCE, CROWDED, IDLE_EACH, OUT_OF_FILES, Room, descriptors, room
 
 
 def accept(listener: Any) -> tuple[socket.socket, Any]:
@@ -42,7 +42,9 @@ class Acceptor(ABC):
 
     def __init__(self, sockets: Iterable[socket.socket], most: int, asking: Callable[[], int]) -> None:
         self.sockets = list(sockets)
-        self.most = max(1, most)
+        files = descriptors()
+        self.most = min(max(1, most), files)
+        self.places = min(self.most * (1 + IDLE_EACH), files)
         self.asking = asking
         self.open = False
         self.closed = False
@@ -97,7 +99,7 @@ class Acceptor(ABC):
         self.closed = True
 
     def room(self) -> Room:
-        return room(self.most, self.held(), lambda: len(self.kept()), self.asking)
+        return room(self.most, self.places, self.held(), lambda: len(self.kept()), self.asking)
 
     def resume(self) -> None:
         """Something ended: go on at once if that made room."""
@@ -118,7 +120,7 @@ class Acceptor(ABC):
 
     def _thin_out(self) -> None:
         """Where idle connections take half of what may be held, those end that nobody used for the linger."""
-        self.crowded = self.held() >= self.most * (1 + CROWDED * IDLE_EACH)
+        self.crowded = self.held() >= self.most + CROWDED * (self.places - self.most)
         if not self.crowded:
             self._kept_since = {}
             return

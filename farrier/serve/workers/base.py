@@ -250,6 +250,8 @@ class FarrierWorker:
         if now - self._posted >= 1.0 or self.served >= self.recycle_after:
             self._posted = now
             self.slot.requests = self.served
+            # Two threads that put down at the same moment may have left the older number.
+            self.slot.in_hand = len(self.in_hand)
             self.due()
 
     def due(self) -> bool:

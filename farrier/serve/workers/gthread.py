@@ -13,6 +13,7 @@ import socket
 import ssl
 import time
 from functools import partial
+from itertools import takewhile
 from selectors import EVENT_READ
 from typing import Any
 
@@ -24,7 +25,7 @@ from farrier.serve.workers.accepting import accept
 from farrier.serve.workers.base import FarrierWorker
 from farrier.serve.workers.drain import LINGER, LOOK, TIDY, Drain, end_for_sure, has_bytes
 from farrier.serve.workers.response import decide_late
-from farrier.serve.workers.room import CROWDED, OUT_OF_FILES
+from farrier.serve.workers.room import CROWDED, OUT_OF_FILES, descriptors
 
 #: Seconds that a client has to close its side, once it has been told to; during a stop those without a word.
 PARTING, SILENCE = 2.0, 0.5
@@ -36,6 +37,8 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
     """``worker_class`` gthread."""
 
     interface = "wsgi"
+
+    worker_connections: int
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -162,10 +165,12 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
 
     def murder_expired(self) -> None:
         """Those that have been idle, silent or parting for too long."""
+        now = time.monotonic()
         for conns in (self.keepalived_conns, self.pending_conns):
-            if conns and conns[0].timeout <= time.monotonic() and has_bytes(conns[0].sock.fileno()):
-                # Just in time: the poller comes to it next.
-                conns[0].timeout += LOOK
+            for conn in takewhile(lambda one: one.timeout <= now, conns):
+                if has_bytes(conn.sock.fileno()):
+                    # Just in time: the poller comes to it next.
+                    conn.timeout = now + LOOK
         self.murder_keepalived()
         self.murder_pending()
         for conn in [one for one in self.parting if one.timeout <= time.monotonic()]:
@@ -178,6 +183,7 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
         if not self.wait_ready():
             return
         decide_late(self)
+        self.worker_connections = min(self.worker_connections, descriptors())
         self.poller.register(self.method_queue.fileno(), EVENT_READ, self.method_queue.run_callbacks)
         self.set_accept_enabled(True)
         self.mark_ready()

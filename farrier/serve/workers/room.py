@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import sys
 from collections.abc import Callable
 
 #: Connections taken from the queue at one wake-up: more would pile up on the worker that woke first.
@@ -14,6 +15,9 @@ IDLE_EACH = 64
 #: Share of those from which a worker makes room: a response announces the close, and a connection that has
 #: been idle for the linger is ended. Nobody who comes new may wait for as long as somebody else keeps one.
 CROWDED = 0.5
+#: Share of the file descriptors that connections may take: the app opens as many again for what it asks of
+#: others (the unit's LimitNOFILE= is planned so too), and a bare shell gives 1024.
+OF_FILES = 0.5
 #: Seconds to wait when the process is out of file descriptors.
 OUT_OF_FILES = 0.5
 
@@ -26,17 +30,25 @@ class Room(enum.Enum):
     PLENTY = enum.auto()
 
 
-def room(most: int, held: int, idle: Callable[[], int], asking: Callable[[], int]) -> Room:
-    """Of a worker that may have ``most`` requests in hand and holds ``held`` connections.
+def descriptors() -> int:
+    """File descriptors that connections may take in this process."""
+    import resource  # in the worker: the master needs it not
 
-    Idle kept-alive connections (``idle()``) do not count, up to ``IDLE_EACH`` for each. A worker with
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if files == resource.RLIM_INFINITY else max(1, int(OF_FILES * files))
+
+
+def room(most: int, places: int, held: int, idle: Callable[[], int], asking: Callable[[], int]) -> Room:
+    """Of a worker that may have ``most`` requests in hand and holds ``held`` connections of ``places``.
+
+    Idle kept-alive connections (``idle()``) do not count as long as there are places. A worker with
     ``most`` requests (``asking()``) has room later: its newcomers wait their turn behind its requests and
     not behind its kept-alive clients. One that holds ``most`` websockets has none, because a turn there
     may never come.
     """
     if held < most:
         return Room.PLENTY
-    if held >= most * (1 + IDLE_EACH):
+    if held >= places:
         return Room.NONE
     # Counted one by one, so only where it decides.
     busy = held - idle()
