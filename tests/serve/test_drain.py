@@ -253,6 +253,34 @@ def test_every_client_is_answered_and_told(
 
 
 @pytest.mark.parametrize("worker_class", KEEPING)
+def test_a_body_that_nobody_reads_comes_after_the_answer(
+    serve: Serve, worker_class: str, arguments: tuple[str, ...]
+) -> None:
+    """Many clients send it behind the headers, and a 401 is there before it: nobody is reset for that."""
+    with stopping(serve, worker_class, arguments) as site:
+        client, large = site.client(), site.client()
+        for _ in range(3):
+            client.send("POST /unread HTTP/1.1\nHost: x\nContent-Length: 3000\n\n")
+            if worker_class not in WSGI_CLASSES:
+                assert client.answer() == "200 keep-alive one"
+            time.sleep(0.1)
+            client.send("x" * 3000)
+            if worker_class in WSGI_CLASSES:
+                assert client.answer() == "200 keep-alive one"
+        site.stop()
+        large.send(f"POST /unread HTTP/1.1\nHost: x\nContent-Length: 100000\n\n{'x' * 10}")
+        told = large.answer()
+        time.sleep(0.1)
+        large.send("x" * 99_990)
+        if "close" not in told:
+            large.ask()
+            assert large.answer() == "200 close one"
+        assert large.end() == b""
+        assert client.end() == b""
+        site.ended_well()
+
+
+@pytest.mark.parametrize("worker_class", KEEPING)
 def test_what_was_sent_behind_a_request_is_answered(serve: Serve, worker_class: str) -> None:
     """Pipelined requests that are here when the close would be announced: the last one announces it."""
     with stopping(serve, worker_class) as site:

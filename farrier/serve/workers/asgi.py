@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import sys
 from typing import Any
 
@@ -14,13 +16,21 @@ from gunicorn.workers.gasgi import ASGIWorker as GunicornASGIWorker
 from farrier.serve.endings import WORKER_BOOT_ERROR
 from farrier.serve.workers.drain import Drain
 from farrier.serve.workers.loop import LoopAcceptor, LoopWorker
+from farrier.serve.workers.response import UNREAD_MOST
 
 #: The highest number of a stream (RFC 9113, section 5.1.1).
 MOST_STREAMS = 2**31 - 1
+#: Seconds to wait for the rest of a body that the app does not read.
+UNREAD_WAIT = 2.0
 
 
 class Protocol(ASGIProtocol):
-    """Gunicorn's protocol; while its worker drains, the last response on a connection announces the close."""
+    """Gunicorn's protocol; while its worker drains, the last response on a connection announces the close.
+
+    Of a request that the app answers without reading its body (401, 404), Gunicorn's closes the connection
+    that it has just promised to keep when the body comes a moment after the headers, and resets the client
+    that is sending it. Here the rest is waited for, as in its own gthread.
+    """
 
     #: Bytes of a request have come, and not all of it.
     begun = False
@@ -44,9 +54,34 @@ class Protocol(ASGIProtocol):
     def _will_close(self, request: Any, response_requires_close: bool) -> bool:
         if super()._will_close(request, response_requires_close):
             return True
+        if self._unread > UNREAD_MOST:
+            return True
         # A request that came behind this one is answered as well.
         parser = self._callback_parser
         return bool(self.worker.announces and not (parser is not None and parser.remaining()))
+
+    @property
+    def _unread(self) -> float:
+        """Bytes of the request's body at most, where it has not come as a whole: 0 if it has."""
+        request, receiver = self._current_request, self._body_receiver
+        if receiver is None or receiver._complete:
+            return 0
+        if getattr(request, "_expect_100_continue", False):
+            # It may never come: its client waits to be asked for it.
+            return math.inf
+        return UNREAD_MOST if request.chunked else request.content_length or 0
+
+    async def _serve_http_request(self, request: Any, sockname: Any, peername: Any) -> Any:
+        kept = await super()._serve_http_request(request, sockname, peername)
+        if 0 < self._unread < math.inf:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._discard(self._body_receiver), UNREAD_WAIT)
+        return kept
+
+    async def _discard(self, receiver: Any) -> None:
+        while not receiver._complete:
+            if (await receiver.receive())["type"] == "http.disconnect":
+                return
 
     @property
     def idle(self) -> bool:
