@@ -105,7 +105,7 @@ class Site:
         self.apply({"name": name, "state": "absent", **({"root": root} if root else {})})
 
     def get(self, port: int, path: str = "/") -> str:
-        script = "import sys,urllib.request as u; print(u.urlopen(sys.argv[1], timeout=20).read().decode())"
+        script = "import sys,urllib.request as u; print(u.urlopen(sys.argv[1], timeout=60).read().decode())"
         return self.host.run(["python3", "-c", script, f"http://127.0.0.1:{port}{path}"]).stdout.strip()
 
     def state(self, name: str, root: str = "") -> dict[str, Any]:

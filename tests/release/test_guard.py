@@ -287,18 +287,20 @@ def test_who_ends_the_watch_leaves_the_new_release(site: Any, watched: dict[str,
     version = "stopped" if "stop" in how else "killed"
     spec = {**watched, "source": site.upload(tree(version)), "guard": {"seconds": 60}}
     site.host.write("/run/watched.json", json.dumps(spec))
+    known = int(site.host.shell("wc -l < /srv/watched/events.jsonl"))
     site.host.shell(
         f"systemd-run --quiet --collect --unit=watched-apply -E PYTHONPATH={site.wheel} "
         "python3 -m farrier release apply /run/watched.json"
     )
-    site.wait_for("the guard", 'tail -n 3 /srv/watched/events.jsonl | grep -q \'"step": "guard"\'')
+    watching = f"tail -n +{known + 1} /srv/watched/events.jsonl | grep -q '\"step\": \"guard\"'"
+    site.wait_for("the guard", watching, 120)
     site.host.shell(f"{how} farrier-deploy-watched")
     site.wait_for("its end", "! systemctl is-active farrier-deploy-watched", 30)
     assert site.get(PORT) == version
     # Nothing waits for the next run: whoever ends the watch, the spec in force is that of what serves.
     site.wait_for("rest", "grep -q '\"run\": {}' /srv/watched/state.json", 30)
-    known = json.loads(site.host.read("/etc/farrier/watched/app.json"))
-    assert (known["source"]["sha256"], known["guard"]["seconds"]) == (spec["source"]["sha256"], 60)
+    in_force = json.loads(site.host.read("/etc/farrier/watched/app.json"))
+    assert (in_force["source"]["sha256"], in_force["guard"]["seconds"]) == (spec["source"]["sha256"], 60)
     answer = site.apply({**spec, "guard": {"seconds": 0}})
     assert not answer["failed"]
     assert site.get(PORT) == version

@@ -227,6 +227,8 @@ def test_usr1_opens_log_files_anew(serve: Serve, tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     site = serve("wsgi_app:app", "--access-logfile", str(log), WORKERS="1", WORKER_CLASS="sync")
     assert site.get("/before")[0] == 200
+    # The line comes after the response.
+    until(lambda: "/before" in log.read_text())
     log.rename(tmp_path / "access.log.1")
     site.signal(signal.SIGUSR1)
     site.event("log_reopened")
