@@ -43,7 +43,7 @@ def test_an_app_that_exits_in_a_request_ends_that_request(
     assert site.get("/exit")[0] == 500
     assert client.getresponse().read() == b"one"
     client.close()
-    assert "SystemExit" in site.text
+    site.line("SystemExit")
     assert not [one for one in site.events if one["event"] == "worker_ended"]
 
 

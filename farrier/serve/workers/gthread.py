@@ -24,7 +24,7 @@ from farrier.serve.board import DRAINING
 from farrier.serve.workers.accepting import accept
 from farrier.serve.workers.base import FarrierWorker
 from farrier.serve.workers.drain import LINGER, LOOK, TIDY, Drain, end_for_sure, has_bytes
-from farrier.serve.workers.response import decide_late
+from farrier.serve.workers.response import UNREAD_MOST, decide_late
 from farrier.serve.workers.room import CROWDED, OUT_OF_FILES, descriptors
 
 #: Seconds that a client has to close its side, once it has been told to; during a stop those without a word.
@@ -182,7 +182,7 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
     def run(self) -> None:
         if not self.wait_ready():
             return
-        decide_late(self)
+        decide_late(self, UNREAD_MOST)
         self.worker_connections = min(self.worker_connections, descriptors())
         self.poller.register(self.method_queue.fileno(), EVENT_READ, self.method_queue.run_callbacks)
         self.set_accept_enabled(True)

@@ -8,12 +8,13 @@ of a client whose request has a long body that the app does not read.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from gunicorn.http import wsgi
 
-#: Bytes of a body that the app has not read from which the response announces the close. Gunicorn discards
-#: as many (``_DRAIN_MAX_BYTES`` of its parser) and gives a connection up whose body is longer.
+#: Bytes of a body that the app has not read from which the response announces the close. Gunicorn's gthread
+#: discards as many (``_DRAIN_MAX_BYTES`` of its parser) and gives a connection up whose body is longer.
 UNREAD_MOST = 1 << 16
 
 PlainResponse: Any = wsgi.Response
@@ -23,6 +24,8 @@ class Response(PlainResponse):
     """Gunicorn's, for the one worker of this process."""
 
     worker: Any
+    #: Bytes of an unread body that the worker discards before the next request.
+    discards: int
 
     def default_headers(self) -> Any:
         worker = self.worker
@@ -30,12 +33,12 @@ class Response(PlainResponse):
             # Bytes behind this request (pipelined, or of its own body): they are for this worker to read.
             behind = worker.cfg.keepalive and self.req.unreader.buf.getvalue()
             self.must_close = not behind
-        if getattr(self.req.body.reader, "length", 0) > UNREAD_MOST:
+        if getattr(self.req.body.reader, "length", 0) > self.discards:
             self.must_close = True
         return super().default_headers()
 
 
-def decide_late(worker: Any) -> None:
+def decide_late(worker: Any, discards: int = sys.maxsize) -> None:
     """To be called once, in the worker."""
-    Response.worker = worker
+    Response.worker, Response.discards = worker, discards
     wsgi.Response = Response
