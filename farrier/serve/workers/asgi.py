@@ -63,9 +63,11 @@ class Protocol(ASGIProtocol):
     @property
     def _unread(self) -> float:
         """Bytes of the request's body at most, where it has not come as a whole: 0 if it has."""
-        request, receiver = self._current_request, self._body_receiver
-        if receiver is None or receiver._complete:
+        receiver = self._body_receiver
+        # What speaks uwsgi reads a body only as the app asks for it, and Gunicorn discards the rest.
+        if receiver is None or receiver._complete or receiver._source is not None:
             return 0
+        request = receiver.request
         if getattr(request, "_expect_100_continue", False):
             # It may never come: its client waits to be asked for it.
             return math.inf
