@@ -88,7 +88,7 @@ class Exchange:
         """Everything from the files to the old colour's end. Raises FarrierError before the switch."""
         self.state.run |= {
             "phase": "start", "candidate": self.release.id, "colour": self.new, "old": self.old,
-            "strategy": self.strategy if self.old else "first",
+            "strategy": self.strategy if self.old else "first", "beside": self.is_beside,
         }  # fmt: skip
         now = colours.running(self.layout, self.old) if self.old else None
         if now is not None and not self.in_place:
@@ -361,8 +361,8 @@ class Exchange:
 
 
 def had_no_room(error: FarrierError) -> bool:
-    """Whether a candidate did not come up for want of memory."""
-    return KILLED in str(error) or KILLED_WORKER in str(error)
+    """Whether a candidate did not come up, or was not checked, for want of memory."""
+    return isinstance(error, room.TooLarge) or KILLED in str(error) or KILLED_WORKER in str(error)
 
 
 def links(layout: Layout, colour: str) -> None:

@@ -390,7 +390,8 @@ def watch(
             return None
         if reason := judge(before, now, limits):
             return f"{reason}, {time.monotonic() - (since or began):.0f} s after the switch"
-        if elapsed >= limits.seconds and not now.down:
+        # What may become a standstill is looked at until it is one or is none.
+        if elapsed >= limits.seconds and not now.down and not RATE_LEAST <= now.silent < DOWN:
             journal.say(f"watched for {elapsed:.0f} s: {summary(now)}")
             return None
         if time.monotonic() - told >= TELL:

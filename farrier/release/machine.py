@@ -286,7 +286,7 @@ class Machine:
         view = look(self.spec, self.layout, known=release.source)
         view.release = release
         try:
-            self.go_back(view, release, anyhow=True)
+            self.go_back(view, release)
         except FarrierError as error:
             raise FarrierError(f"{why}, and {good} could not be started again: {error}", 1) from None
         self.turned_back(bad, good, why)
@@ -305,30 +305,34 @@ class Machine:
         what = f"release {bad} was rolled back" if bad != good else "what was changed was taken back"
         raise TurnedBack(f"{what}: {why}; release {good} serves again", 1)
 
-    def go_back(self, view: View, release: Release, anyhow: bool = False) -> Exchange:
-        """The exchange for a release that has served; in the place of what serves where it fails beside it.
+    def go_back(self, view: View, release: Release) -> Exchange:
+        """The exchange for a release that has served; in the place of what serves if it has no room beside.
 
-        What serves may be the reason: a leak has taken the memory that both may have together. `anyhow`:
-        whatever the reason was, since what serves is known bad. Raises FarrierError.
+        What serves may be the reason: a leak has taken the memory that both may have together. Whatever else
+        keeps it from coming up (a database that is gone) would keep it so in that place as well, and then
+        nobody would serve. Raises FarrierError.
         """
         try:
             return self.exchange(view, release)
-        except Stopped:
-            raise
         except FarrierError as error:
-            beside = self.state.run.get("phase") == "start" and release.served
-            if not beside or not (anyhow or had_no_room(error)):
+            run = self.state.run
+            beside = run.get("phase") == "start" and run.get("beside") and release.served
+            if not beside or not had_no_room(error):
                 raise
             why = str(error)
-        warnings = list(self.warnings)
         with self.journal.step("undo") as step:
             step.changed, step.detail = True, f"in the place of what serves, because beside it: {why}"
-            # Workers that a rolling exchange took are not waited for: they are bad, and about to go.
-            workers = self.state.run.pop("workers", None)
-            self.put_back()
-            self.state.run["workers"] = workers
-        self.warnings, self.unwoken = warnings, ""
+            self.withdraw()
         return self.exchange(view, release, in_place=True)
+
+    def withdraw(self) -> None:
+        """The candidate goes, and its files; what serves is left as it is."""
+        candidate = self.layout.service(str(self.state.run["colour"]))
+        systemd.systemctl("stop", candidate, check=False, timeout=300)
+        systemd.systemctl("reset-failed", candidate, check=False)
+        restored = self.undo.restore() if self.undo.pending else []
+        if any(path.is_relative_to(UNITS) or path.is_relative_to(PASSING_UNITS) for path in restored):
+            systemd.reload_units()
 
     def exchange(self, view: View, release: Release, in_place: bool = False) -> Exchange:
         """The other colour takes over, by the plan's strategy."""

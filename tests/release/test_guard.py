@@ -235,6 +235,54 @@ def test_what_has_no_room_beside_a_bad_release_comes_back_in_its_place(site: Any
         site.remove("cramped")
 
 
+NEEDS = """
+
+def ready():
+    if not os.path.exists("/srv/needs/shared/database"):
+        raise RuntimeError("no database")
+"""
+
+
+# Once two serves.
+OUTAGE = """\
+import os, sys, time, urllib.request
+while urllib.request.urlopen(sys.argv[1]).read() != b"two":
+    time.sleep(0.1)
+os.unlink("/srv/needs/shared/database")
+"""
+
+
+def test_what_cannot_come_back_takes_nothing_with_it(site: Any) -> None:
+    """The database goes while the release is watched: neither is ready without it, and the new one serves."""
+    settings = {"workers": 2, "worker_class": "sync", "graceful_timeout": 5, "strategy": "overlap"}
+    gone = 'status = status if os.path.exists("/srv/needs/shared/database") else "500 No Database"'
+    spec = site.spec("needs", {"main.py": tree("one")["main.py"] + NEEDS}, bind=f"127.0.0.1:{PORT + 3}")
+    spec |= {"settings": settings, "start_timeout": 8}
+    try:
+        site.apply(spec)
+        site.host.shell("touch /srv/needs/shared/database")
+        spec["ready"] = "main:ready"
+        site.apply(spec)
+        client = Client(site, PORT + 3)
+        time.sleep(2)
+        two = {**spec, "source": site.upload({"main.py": tree("two", gone)["main.py"] + NEEDS})}
+        site.host.write("/run/outage.py", OUTAGE)
+        site.host.shell(
+            "systemd-run --quiet --collect --unit=needs-outage "
+            f"python3 /run/outage.py http://127.0.0.1:{PORT + 3}/"
+        )
+        answer = site.apply({**two, "guard": {"seconds": SECONDS}}, check=False)
+        assert answer["failed"]
+        assert re.search(HARM["errors"][1], answer["msg"]), answer["msg"]
+        assert "no database" in answer["msg"]
+        assert site.get(PORT + 3) == "two"
+        seen = client.end()
+        assert [one for one in seen if one[0] != "/bad" and one[1] != 200] == []
+    finally:
+        site.host.shell("touch /run/client.stop; systemctl stop needs-outage 2>/dev/null || true")
+        site.remove("needs")
+
+
 def test_without_traffic_nobody_knows(site: Any, watched: dict[str, Any]) -> None:
     good = site.state("watched")["release"]
     silent = {**watched, "guard": {"seconds": 3}, "source": site.upload(tree("mute", ERRORS))}
@@ -292,7 +340,7 @@ def test_who_ends_the_watch_leaves_the_new_release(site: Any, watched: dict[str,
         f"systemd-run --quiet --collect --unit=watched-apply -E PYTHONPATH={site.wheel} "
         "python3 -m farrier release apply /run/watched.json"
     )
-    watching = f"tail -n +{known + 1} /srv/watched/events.jsonl | grep -q '\"step\": \"guard\"'"
+    watching = f'tail -n +{known + 1} /srv/watched/events.jsonl | grep -q \'"step": "guard"\''
     site.wait_for("the guard", watching, 120)
     site.host.shell(f"{how} farrier-deploy-watched")
     site.wait_for("its end", "! systemctl is-active farrier-deploy-watched", 30)
