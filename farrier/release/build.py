@@ -302,6 +302,8 @@ class Build:
                     f"app: {self.spec.app} does not import: still busy after {limit:.0f} s {place}", 1
                 ) from None
             raise
+        finally:
+            room.clear(self.spec.name)
         answer = _last_json(text)
         if "error" in answer:
             raise FarrierError(f"app: {self.spec.app} does not import: {answer['error']}", 1)

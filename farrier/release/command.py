@@ -14,8 +14,8 @@ from typing import IO
 from ..errors import FarrierError
 from .account import Account
 
-# Seconds to wait for the rest of a command's stderr once it has ended.
-STDERR_WAIT = 2.0
+# Seconds to wait for the rest of what a command says once it has ended.
+LAST_WORDS = 2.0
 _FULL = re.compile(r"No space left on device|os error 28")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -54,30 +54,24 @@ def run(
         )  # fmt: skip
     except OSError as error:
         raise FarrierError(f"{what}: {error.strerror or error}: {argv[0]}", 1) from None
-    lines: list[str] = []
-    complaints = _Complaints(process.stderr, on_line)
+    output, complaints = _Lines(process.stdout, on_line), _Lines(process.stderr, on_line)
     watchdog = _kill_after(process, timeout)
     try:
-        for line in process.stdout:
-            lines.append(line.rstrip())
-            # The tail is what explains a failure; a chatty build must not fill our memory.
-            del lines[:-500]
-            if on_line and line.strip():
-                on_line(line.rstrip()[:300])
         status = process.wait()
-        complaints.end()
     finally:
         late = watchdog()
+    output.end()
+    complaints.end()
     if late:
         raise FarrierError(f"{what}: no end after {timeout:.0f} s", 1)
     if status:
-        said = complaints.last(status) or failure(status, [*lines, *complaints.lines])
+        said = _last(complaints.lines, status) or failure(status, [*output.lines, *complaints.lines])
         raise FarrierError(f"{what}: {said}", 1)
-    return "\n".join(lines)
+    return "\n".join(output.lines)
 
 
-class _Complaints:
-    """Reads a command's stderr beside its output; without a pipe there is nothing to read."""
+class _Lines:
+    """Reads what a command says while it runs; without a pipe there is nothing to read."""
 
     def __init__(self, stream: IO[str] | None, on_line: Callable[[str], None] | None) -> None:
         self.lines: list[str] = []
@@ -88,21 +82,23 @@ class _Complaints:
 
     def _read(self) -> None:
         for line in self._stream or ():
-            if line.strip():
-                self.lines = [*self.lines, line.strip()][-500:]
-                if self._on_line:
-                    self._on_line(line.rstrip()[:300])
+            # The tail is what explains a failure; a chatty build must not fill our memory.
+            self.lines = [*self.lines[-499:], line.rstrip()]
+            if self._on_line and line.strip():
+                self._on_line(line.rstrip()[:300])
 
     def end(self) -> None:
-        # A daemon that the command left behind may hold its stderr open for ever.
+        # A daemon that the command left behind may hold the pipe open for ever.
         if self._stream is not None:
-            self._thread.join(STDERR_WAIT)
+            self._thread.join(LAST_WORDS)
 
-    def last(self, status: int) -> str:
-        """The last lines in one; empty where the status or another cause says more."""
-        if not self.lines or status in (-9, 137) or _FULL.search("\n".join(self.lines)):
-            return ""
-        return f"{' | '.join(self.lines[-3:])[:400]} ({_ended(status)})"
+
+def _last(lines: Sequence[str], status: int) -> str:
+    """The last lines in one; empty where the status or another cause says more."""
+    said = [line.strip() for line in lines if line.strip()]
+    if not said or status in (-9, 137) or _FULL.search("\n".join(said)):
+        return ""
+    return f"{' | '.join(said[-3:])[:400]} ({_ended(status)})"
 
 
 def _kill_after(process: subprocess.Popen[str], timeout: float | None) -> Callable[[], bool]:

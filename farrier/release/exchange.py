@@ -201,6 +201,8 @@ class Exchange:
             if room.killed(str(error)):
                 raise room.too_large(self.spec.app, limit) from None
             raise
+        finally:
+            room.clear(self.layout.name)
 
     def inputs(self) -> str:
         """Digest of all that the check depends on, whichever colour it is."""

@@ -387,7 +387,7 @@ class Machine:
                 f"a run was ended at {phase or 'an unknown step'}; going on from there",
             )
             # A trial runs in a scope of its own, which outlives a killed run.
-            systemd.systemctl("kill", "--signal=KILL", room.scopes(self.layout.name), check=False)
+            room.clear(self.layout.name)
             if phase == "switched":
                 self.go_forward()
             else:

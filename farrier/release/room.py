@@ -10,6 +10,7 @@ import secrets
 from pathlib import Path
 
 from ..errors import FarrierError
+from . import systemd
 from .account import Account
 
 # A trial with less than this would not even start the interpreter with gunicorn.
@@ -78,6 +79,11 @@ def bounded(argv: list[str], account: Account, limit: int, name: str) -> list[st
 def scopes(name: str) -> str:
     """The scopes of one app's trials, as systemctl takes it: of `shop`, and none of `shop-api`."""
     return f"farrier-trial-{name}-{'[0-9a-f]' * 6}.scope"
+
+
+def clear(name: str) -> None:
+    """Ends what an app's trials left: an import may start a process that outlives it."""
+    systemd.systemctl("kill", "--signal=KILL", scopes(name), check=False)
 
 
 def killed(message: str) -> bool:

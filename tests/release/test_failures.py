@@ -89,6 +89,17 @@ def test_an_import_that_hangs_is_placed(site: Any, desk: dict[str, Any], as_befo
     assert line.endswith("app: main:app does not import: still busy after 4 s at slow.py, line 4, in wait")
 
 
+def test_a_process_that_an_import_starts_does_not_outlive_the_trial(site: Any, desk: dict[str, Any]) -> None:
+    """It has the pipes of the import check, for ever; what serves keeps the one of its own."""
+    starts = "import subprocess\nsubprocess.Popen(['sleep', '613'], start_new_session=True)\n"
+    answer = site.apply({**desk, "source": site.upload({"main.py": starts + APP})})
+    groups = site.host.shell("for p in $(pgrep -fx 'sleep 613'); do cat /proc/$p/cgroup; done | grep systemd:")
+    active = site.state("desk")["active"]
+    assert {line.rsplit("/", 1)[-1] for line in groups.splitlines()} == {f"desk@{active}.service"}
+    assert sum(step["seconds"] for step in answer["steps"]) < 60
+    site.apply(desk)
+
+
 def test_a_readiness_check_that_hangs_is_named(site: Any, desk: dict[str, Any], as_before: None) -> None:
     tree = {"main.py": "import time\n\ndef database():\n    time.sleep(600)\n\n" + APP}
     line = site.refused({**desk, "source": site.upload(tree), "ready": "main:database", "start_timeout": 12})
