@@ -93,7 +93,9 @@ def test_a_process_that_an_import_starts_does_not_outlive_the_trial(site: Any, d
     """It has the pipes of the import check, for ever; what serves keeps the one of its own."""
     starts = "import subprocess\nsubprocess.Popen(['sleep', '613'], start_new_session=True)\n"
     answer = site.apply({**desk, "source": site.upload({"main.py": starts + APP})})
-    groups = site.host.shell("for p in $(pgrep -fx 'sleep 613'); do cat /proc/$p/cgroup; done | grep systemd:")
+    groups = site.host.shell(
+        "for p in $(pgrep -fx 'sleep 613'); do cat /proc/$p/cgroup; done | grep systemd:"
+    )
     active = site.state("desk")["active"]
     assert {line.rsplit("/", 1)[-1] for line in groups.splitlines()} == {f"desk@{active}.service"}
     assert sum(step["seconds"] for step in answer["steps"]) < 60
