@@ -121,7 +121,7 @@ def one(
     """A cell from start to its file."""
     target.serve(cell)
     if cell.worker_class not in most:
-        most[cell.worker_class] = measure.capacity(target, cell, shape)
+        most[cell.worker_class] = measure.capacity(target, core, cell, shape)
     records = work / "records" / f"{cell.name}.gz"
     result = measure.measure(
         target,
