@@ -270,13 +270,17 @@ def sample(layout: Layout, colour: str) -> Sample:
         ready=any(isinstance(one, dict) and one.get("ready") for one in workers),
         life=started,
         in_hand=int(traffic.get("in_hand", 0)),
+        rate=float(traffic.get("rate") or 0.0),
     )
 
 
 def sample_since(early: Sample | None, layout: Layout, colour: str) -> Sample:
-    """A sample with the rate of responses since an earlier one of the same colour."""
+    """A sample, for one that tells no rate with that since an earlier one of the same colour.
+
+    A run whose release is built already has hardly begun when this is asked.
+    """
     now = sample(layout, colour)
-    if early is None or early.life != now.life or now.age - early.age < RATE_LEAST:
+    if now.rate or early is None or early.life != now.life or now.age - early.age < RATE_LEAST:
         return now
     return dataclasses.replace(now, rate=(now.requests - early.requests) / (now.age - early.age))
 

@@ -41,7 +41,7 @@ from farrier.serve.endings import (
 from farrier.serve.notify import Notifier
 from farrier.serve.recycling import Recycling
 from farrier.serve.state import StateFile, another_serves, instance_name, release_name
-from farrier.serve.traffic import Traffic
+from farrier.serve.traffic import Pace, Traffic
 
 #: Seconds between two looks at the board while somebody waits for a worker.
 WATCHFUL = 0.05
@@ -115,6 +115,7 @@ class FarrierArbiter(Arbiter):
         self.last_reload: dict[str, Any] | None = None
         self._traffic: dict[str, Any] = {}
         self._traffic_at = 0.0
+        self._pace = Pace()
         self._deferred: list[int] = []
         self.recycling = Recycling(self)
         try:
@@ -925,7 +926,8 @@ class FarrierArbiter(Arbiter):
             self._traffic_at = now
             slots = [one.slot for one in self.WORKERS.values()]
             whole = self.past.plus(slot.traffic for slot in slots)
-            self._traffic = {**whole.shown(), "in_hand": sum(slot.in_hand for slot in slots)}
+            in_hand, rate = sum(slot.in_hand for slot in slots), self._pace.add(now, whole.requests)
+            self._traffic = {**whole.shown(), "in_hand": in_hand, "rate": round(rate, 3)}
         return self._traffic
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from threading import Lock
@@ -38,6 +39,23 @@ class Counters:
                 whole[_ERRORS] += 1
             self._real[_SECONDS] += seconds
             whole[_COUNTS + bisect_left(BOUNDS, seconds)] += 1
+
+
+#: Looks, one a second, over which a pace is told; and the least seconds that say anything.
+PACE_LOOKS, PACE_LEAST = 30, 2.0
+
+
+class Pace:
+    """Responses a second of late, by looks at how many there were in all."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque(maxlen=PACE_LOOKS)
+
+    def add(self, clock: float, requests: int) -> float:
+        """The pace since the oldest look; 0 until there was time enough."""
+        self._seen.append((clock, requests))
+        began, before = self._seen[0]
+        return (requests - before) / (clock - began) if clock - began >= PACE_LEAST else 0.0
 
 
 @dataclass

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from farrier.serve.board import Board
-from farrier.serve.traffic import BOUNDS, Traffic
+from farrier.serve.traffic import BOUNDS, Pace, Traffic
 
 from .conftest import CLASSES, HUP, WSGI_CLASSES, Serve, Site, app_of
 
@@ -233,3 +233,9 @@ def test_counting_leaves_no_circle_for_the_collector(serve: Serve, worker_class:
     for _ in range(20):
         last = int(site.get()[1])
     assert last <= 3
+
+
+def test_the_pace_is_that_of_the_last_half_minute() -> None:
+    pace = Pace()
+    assert [pace.add(float(second), 100 + 40 * second) for second in range(3)] == [0.0, 0.0, 40.0]
+    assert [pace.add(float(second), 180) for second in range(3, 32)][-1] == 0.0
