@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 # Above this the file of old runs is cut to its newer half.
@@ -73,14 +74,17 @@ class Journal:
     def __post_init__(self) -> None:
         # Opened once: a failed first deploy removes the file, and its follower must still hear the end.
         self._stream = None if self.path is None else self.path.open("a", encoding="utf-8")
+        # What a command says to stdout and to stderr is told by a thread each.
+        self._lock = Lock()
 
     def emit(self, event: str, **more: Any) -> None:
         if self._stream is None:
             return
         line = json.dumps({"t": round(time.time(), 3), "run": self.run, "event": event, **more})
         try:
-            self._stream.write(line + "\n")
-            self._stream.flush()
+            with self._lock:
+                self._stream.write(line + "\n")
+                self._stream.flush()
         except OSError:
             # A full disk must not end a run that is about to clean up after it.
             return

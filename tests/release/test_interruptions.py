@@ -29,10 +29,12 @@ path, unit = f"/srv/{name}/events.jsonl", f"farrier-deploy-{name}.service"
 events = open(path)
 events.seek(0, 2)
 run = subprocess.Popen(["farrier", "release", *command, "--json"], stdout=subprocess.PIPE, text=True)
-seen, main = 0, 0
+seen, main, line = 0, 0, ""
 while run.poll() is None and seen < int(nth):
-    line = events.readline()
-    if not line:
+    line = line if not line.endswith("\\n") else ""
+    line += events.readline()
+    if not line.endswith("\\n"):
+        # Nothing yet, or half a line: one that crosses a page is written in two.
         time.sleep(0.002)
         continue
     main = main or int(subprocess.check_output(["systemctl", "show", "-P", "MainPID", unit]))
