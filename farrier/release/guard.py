@@ -28,8 +28,8 @@ TELL = 5.0
 # Seconds without a ready worker, or without a response to what is in hand, that are no mere exchange of a
 # worker and no mere pause. The guard ends late rather than in one.
 DOWN = 10.0
-# Seconds between two looks from which a rate may be told.
-RATE_LEAST = 2.0
+# Seconds without a response to what is in hand from which it may become a standstill.
+QUIET = 2.0
 # A tail is bad where it is this many seconds as well: 3 ms after 1 ms is no reason to go back.
 SLOW_LEAST = 0.25
 # Seconds after the switch whose latency says nothing: a worker's first requests do what is done but once.
@@ -75,7 +75,7 @@ class Sample:
     silent: float = 0.0
     """Seconds for which it has had requests in hand and answered none."""
     rate: float = 0.0
-    """Responses a second of late; 0 where nobody looked for long enough."""
+    """Responses a second over the last half minute, as its arbiter tells it; 0 where it does not."""
 
     def p95(self) -> float | None:
         """The 95th percentile of the latency in seconds; None without responses."""
@@ -274,17 +274,6 @@ def sample(layout: Layout, colour: str) -> Sample:
     )
 
 
-def sample_since(early: Sample | None, layout: Layout, colour: str) -> Sample:
-    """A sample, for one that tells no rate with that since an earlier one of the same colour.
-
-    A run whose release is built already has hardly begun when this is asked.
-    """
-    now = sample(layout, colour)
-    if now.rate or early is None or early.life != now.life or now.age - early.age < RATE_LEAST:
-        return now
-    return dataclasses.replace(now, rate=(now.requests - early.requests) / (now.age - early.age))
-
-
 def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
@@ -395,7 +384,7 @@ def watch(
         if reason := judge(before, now, limits):
             return f"{reason}, {time.monotonic() - (since or began):.0f} s after the switch"
         # What may become a standstill is looked at until it is one or is none.
-        if elapsed >= limits.seconds and not now.down and not RATE_LEAST <= now.silent < DOWN:
+        if elapsed >= limits.seconds and not now.down and not QUIET <= now.silent < DOWN:
             journal.say(f"watched for {elapsed:.0f} s: {summary(now)}")
             return None
         if time.monotonic() - told >= TELL:

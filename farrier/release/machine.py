@@ -23,7 +23,7 @@ from . import files, guard, history, notify, priority, remove, room, runtime, sh
 from . import state as states
 from .build import Build, seal
 from .events import Journal, bare
-from .exchange import Exchange, complete, had_no_room, keep_plan, links, step_back
+from .exchange import Exchange, complete, end_candidate, had_no_room, keep_plan, links, step_back
 from .files import Undo
 from .layout import COLOURS, ETC, PASSING_UNITS, UNITS, VAR, Layout
 from .spec import Spec
@@ -66,7 +66,6 @@ class Machine:
     plan: Plan | None = None
     changed: bool = False
     warnings: list[str] = field(default_factory=list)
-    early: guard.Sample | None = None
     unwoken: str = ""
     """Why what is to serve does not serve as it should."""
 
@@ -83,8 +82,7 @@ class Machine:
             with states.locked(self.layout, self.who, LOCK_WAIT):
                 self.state = State.load(self.layout)
                 self.recover()
-                first, active = self.state.active is None, self.state.active
-                self.early = guard.sample(self.layout, active) if active else None
+                first = self.state.active is None
                 try:
                     self.begin()
                     self.advance()
@@ -255,7 +253,7 @@ class Machine:
     def replace(self, view: View, release: Release) -> None:
         """The exchange, and the guard's watch over what came of it."""
         old, known = self.state.active, files.read_json(self.layout.app_json)
-        before = guard.sample_since(self.early, self.layout, old) if old else None
+        before = guard.sample(self.layout, old) if old else None
         self.state.run["previous"] = self.state.previous
         change = self.go_back(view, release) if self.target else self.exchange(view, release)
         # Who rolls back wants just that.
@@ -327,9 +325,11 @@ class Machine:
 
     def withdraw(self) -> None:
         """The candidate goes, and its files; what serves is left as it is."""
-        candidate = self.layout.service(str(self.state.run["colour"]))
-        systemd.systemctl("stop", candidate, check=False, timeout=300)
-        systemd.systemctl("reset-failed", candidate, check=False)
+        end_candidate(self.layout, self.state, self.state.run)
+        self.restore()
+
+    def restore(self) -> None:
+        """The files as they were before the run."""
         restored = self.undo.restore() if self.undo.pending else []
         if any(path.is_relative_to(UNITS) or path.is_relative_to(PASSING_UNITS) for path in restored):
             systemd.reload_units()
@@ -448,9 +448,7 @@ class Machine:
         """Files and colours as they were before the run."""
         run, old = self.state.run, self.state.active
         moved = units.listen_stream(self.layout)
-        restored = self.undo.restore() if self.undo.pending else []
-        if any(path.is_relative_to(UNITS) or path.is_relative_to(PASSING_UNITS) for path in restored):
-            systemd.reload_units()
+        self.restore()
         shared.give_back(self.layout, self.state)
         if old:
             # A switch that was cut short has them at the new colour already.
