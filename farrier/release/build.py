@@ -289,8 +289,8 @@ class Build:
         env = {**self.command_env(), "PYTHONDONTWRITEBYTECODE": "1", "FARRIER_APP": self.spec.name}
         began, memory = time.monotonic(), room.free() - room.SPARE
         try:
-            text = command.run(
-                room.bounded(argv, self.account, memory, self.spec.name), env=env, cwd=self.workdir,
+            text = room.trial(
+                argv, self.account, memory, self.spec.name, env=env, cwd=self.workdir,
                 timeout=limit + HANG_SLACK, what=f"app: {self.spec.app}", own_words=True,
             )  # fmt: skip
         except FarrierError as error:
@@ -302,8 +302,6 @@ class Build:
                     f"app: {self.spec.app} does not import: still busy after {limit:.0f} s {place}", 1
                 ) from None
             raise
-        finally:
-            room.clear(self.spec.name)
         answer = _last_json(text)
         if "error" in answer:
             raise FarrierError(f"app: {self.spec.app} does not import: {answer['error']}", 1)

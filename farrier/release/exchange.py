@@ -189,8 +189,8 @@ class Exchange:
         argv = [str(link / "venv/bin/farrier"), "serve", "--check-config", self.spec.app]
         seconds = CHECK_FACTOR * float(units.start_timeout(self.spec, self.plan))
         try:
-            command.run(
-                room.bounded(argv, self.account, limit, self.layout.name),
+            room.trial(
+                argv, self.account, limit, self.layout.name,
                 env=command.base_env({"HOME": home, **self.env}), cwd=link / "src" / self.spec.chdir,
                 timeout=seconds, what="config", own_words=True,
             )  # fmt: skip
@@ -201,8 +201,6 @@ class Exchange:
             if room.killed(str(error)):
                 raise room.too_large(self.spec.app, limit) from None
             raise
-        finally:
-            room.clear(self.layout.name)
 
     def inputs(self) -> str:
         """Digest of all that the check depends on, whichever colour it is."""
@@ -414,12 +412,18 @@ def wake(layout: Layout, colour: str) -> None:
             systemd.systemctl("start", unit, timeout=300)
 
 
-def step_back(layout: Layout, state: State, run: Mapping[str, object], limit: float) -> None:
-    """After a failure or a kill before the switch: the old colour alone, and as large as it was."""
-    candidate, old = run.get("colour"), state.active
-    if isinstance(candidate, str) and candidate != old:
+def end_candidate(layout: Layout, state: State, run: Mapping[str, object]) -> None:
+    """The colour that was to take over, in whatever state it is."""
+    candidate = run.get("colour")
+    if isinstance(candidate, str) and candidate != state.active:
         systemd.systemctl("stop", layout.service(candidate), check=False, timeout=300)
         systemd.systemctl("reset-failed", layout.service(candidate), check=False)
+
+
+def step_back(layout: Layout, state: State, run: Mapping[str, object], limit: float) -> None:
+    """After a failure or a kill before the switch: the old colour alone, and as large as it was."""
+    old = state.active
+    end_candidate(layout, state, run)
     if old:
         wake(layout, old)
         number = run.get("workers")

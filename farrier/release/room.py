@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from typing import Any
 
 from ..errors import FarrierError
-from . import systemd
+from . import command, systemd
 from .account import Account
 
 # A trial with less than this would not even start the interpreter with gunicorn.
@@ -79,6 +80,14 @@ def bounded(argv: list[str], account: Account, limit: int, name: str) -> list[st
 def scopes(name: str) -> str:
     """The scopes of one app's trials, as systemctl takes it: of `shop`, and none of `shop-api`."""
     return f"farrier-trial-{name}-{'[0-9a-f]' * 6}.scope"
+
+
+def trial(argv: list[str], account: Account, limit: int, name: str, **how: Any) -> str:
+    """What `argv` printed, run by `command.run` (`how`) in such a scope. Raises its FarrierError."""
+    try:
+        return command.run(bounded(argv, account, limit, name), **how)
+    finally:
+        clear(name)
 
 
 def clear(name: str) -> None:
