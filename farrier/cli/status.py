@@ -124,7 +124,8 @@ def under_way(snapshot: Snapshot) -> dict[str, Any] | None:
         return None
     run = snapshot.run
     return {
-        "who": run.get("who"),
+        # The run says it a moment after it has the lock, and no more once it has ended.
+        "who": run.get("who") or snapshot.lock_who,
         "seconds": snapshot.lock_age,
         "step": snapshot.step or run.get("phase"),
         "action": run.get("action"),

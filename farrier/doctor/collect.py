@@ -29,7 +29,7 @@ def collect(name: str) -> Snapshot:
     instance = state.active
     state_file = layout.run_dir / f"{instance}.json"
     running: Mapping[str, Any] = see.read_json(state_file) or {}
-    age = lock_age(layout)
+    age, who = lock(layout)
     unit = see.systemctl_show(layout.service(instance) if instance else layout.socket)
     group = unit.get("ControlGroup") or ""
     limit, used, kills = see.cgroup_memory(group) if group else (None, None, None)
@@ -46,6 +46,7 @@ def collect(name: str) -> Snapshot:
         disk_free=see.free_bytes(str(layout.root)),
         release_size=tree_size(layout.current),
         lock_age=age,
+        lock_who=who,
         # A request would start what somebody stopped: the socket wakes it.
         health=ask(health_url(spec)) if unit.get("ActiveState") == "active" else None,
         second=second_colour(layout, instance),
@@ -231,14 +232,15 @@ def url_of(listener: str, health_path: str) -> str | None:
     )
 
 
-def lock_age(layout: Layout) -> float | None:
-    """Seconds since the deploy under way took the lock; None where none holds it."""
-    from farrier.release.state import is_locked
+def lock(layout: Layout) -> tuple[float | None, str | None]:
+    """Seconds since the deploy under way took the lock, and whose it is; None where none holds it."""
+    from farrier.release.state import holder
 
-    if not is_locked(layout):
-        return None
-    since = (see.read_json(layout.lock) or {}).get("since", time.time())
-    return max(0.0, time.time() - float(since))
+    found = holder(layout)
+    if found is None:
+        return None, None
+    now = time.time()
+    return max(0.0, now - float(found.get("since", now))), found.get("who")
 
 
 def tree_size(path: Path) -> int | None:

@@ -80,6 +80,7 @@ class Snapshot:
     disk_free: int | None = None
     release_size: int | None = None
     lock_age: float | None = None
+    lock_who: str | None = None
     health: tuple[bool, str] | None = None  # answered well, the line
     run: Mapping[str, Any] = field(default_factory=dict)  # state.json's: a deploy that has not ended
     step: str | None = None  # at which the run under way is

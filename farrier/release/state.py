@@ -18,6 +18,8 @@ from .layout import Layout
 
 SCHEMA = 1
 LOCK_AGAIN = 0.1
+# Seconds in which whoever takes the lock has written who they are, and whoever only looks has let go of it.
+LOCK_TOLD = 0.2
 HISTORY = 20
 # What a run puts into State.run as it learns it, for the history: what was done (deploy, rollback, reload,
 # settings), by which strategy, from which release, and what the release was built from.
@@ -156,7 +158,7 @@ def locked(layout: Layout, who: str, wait: float = 0) -> Iterator[None]:
     The kernel lets go of it when its holder dies, so a killed run never blocks the next. Only root can open
     the file, so nobody else can block a run.
     """
-    descriptor = _take(layout, time.monotonic() + wait)
+    descriptor = _take(layout, time.monotonic() + max(wait, LOCK_TOLD))
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "who": who, "since": time.time()}).encode(), 0)
@@ -203,17 +205,30 @@ def held_by(layout: Layout) -> str:
 
 
 def is_locked(layout: Layout) -> bool:
+    """Whether somebody holds it. Looks of several at the same time do not see each other."""
     try:
-        descriptor = os.open(layout.lock, os.O_RDWR)
+        descriptor = os.open(layout.lock, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:
         os.close(descriptor)
     return False
+
+
+def holder(layout: Layout) -> dict[str, Any] | None:
+    """pid, who and since (Unix time) of whoever holds the lock; None where nobody does."""
+    until = time.monotonic() + LOCK_TOLD
+    while is_locked(layout):
+        told = files.read_json(layout.lock)
+        if told or time.monotonic() >= until:
+            return told or {}
+        # Between taking it and saying so, or between taking that back and letting go.
+        time.sleep(LOCK_TOLD / 20)
+    return None
 
 
 def layout_of(name: str) -> Layout:

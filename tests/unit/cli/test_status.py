@@ -85,6 +85,7 @@ def test_json_holds_plain_values() -> None:
         plan=PLAN,
         traffic=Traffic(4, 1, (0.1,), (4, 0)),
         lock_age=2.0,
+        lock_who="ann",
         last=LAST,
         colours=(Colour("blue", "active", "r1", 3, 3),),
     )
@@ -95,7 +96,7 @@ def test_json_holds_plain_values() -> None:
         "p95_seconds": pytest.approx(0.095),
     }  # fmt: skip
     assert one["deploy"] == {
-        "who": None, "seconds": 2.0, "step": None, "action": None, "strategy": None, "release": None,
+        "who": "ann", "seconds": 2.0, "step": None, "action": None, "strategy": None, "release": None,
     }  # fmt: skip
     assert one["colours"] == [{"name": "blue", "state": "active", "release": "r1", "ready": 3, "wanted": 3}]
     assert one["last_deploy"] == LAST
