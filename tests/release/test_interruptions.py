@@ -205,6 +205,7 @@ def test_an_import_that_hangs_goes_with_its_run(site: Any, walk: dict[str, Any])
     """It runs in a scope of its own, which the kill of the unit does not reach."""
     walk["spec"] |= {"settings": {"workers": 1, "strategy": "overlap"}, "commands": {}}
     walk["sources"]["hangs"] = site.upload({"main.py": "import time\ntime.sleep(600)\n"})
+    site.farrier("apply", to(site, walk, "even"))
     scopes = "systemctl list-units --plain --no-legend 'farrier-trial-walk-*'"
     site.host.shell(f"setsid farrier release apply {to(site, walk, 'hangs')} > /dev/null 2>&1 &")
     site.wait_for("the trial", f"{scopes} | grep -q running")
