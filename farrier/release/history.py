@@ -132,14 +132,14 @@ def listed(name: str) -> dict[str, Any]:
     """Every run that is remembered and every release that is kept, oldest first."""
     layout = states.layout_of(name)
     state = State.load(layout)
-    target = rollback_target(layout, state)
+    target, deploying = rollback_target(layout, state), states.is_locked(layout)
     return {
         "name": name,
         "active": state.active,
         "release": state.release,
         "rollback": target,
-        "deploying": states.held_by(layout) if states.is_locked(layout) else None,
-        "unfinished": None if states.is_locked(layout) else _unfinished(state),
+        "deploying": states.held_by(layout) if deploying else None,
+        "unfinished": None if deploying else _unfinished(state),
         "history": state.history,
         "releases": [
             {"id": one.id, "made": one.made, "served": one.served, "source": one.source,

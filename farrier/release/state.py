@@ -195,7 +195,7 @@ def _take(layout: Layout, until: float) -> int:
 
 def held_by(layout: Layout) -> str:
     """Who runs a deploy of this app now, in one line."""
-    owner = files.read_json(layout.lock) or {}
+    owner = holder(layout) or {}
     age = max(0, int(time.time() - float(owner.get("since", time.time()))))
     who = owner.get("who") or "somebody"
     return (
