@@ -121,11 +121,18 @@ class Site:
             "| sort | xargs -r md5sum"
         )
 
-    def wait_for(self, what: str, script: str, seconds: float = 60) -> None:
-        """Until a script on the host succeeds."""
+    def wait_for(self, what: str, script: str, seconds: float = 240, tell: str = "") -> None:
+        """Until a script on the host succeeds; `tell` is another one, which says more where it does not.
+
+        Most waits are over at once. A run that installs may meet a connection that stalls: the installer
+        gives it 120 s (PIP_DEFAULT_TIMEOUT) before it tries again, so nothing shorter tells anything.
+        """
         end = time.monotonic() + seconds
         while self.host.run(["sh", "-c", script], check=False).returncode:
-            assert time.monotonic() < end, f"{what}: not within {seconds:.0f} s"
+            if time.monotonic() >= end:
+                told = self.host.run(["sh", "-c", tell], check=False) if tell else None
+                more = f": {told.stdout}{told.stderr}" if told else ""
+                raise AssertionError(f"{what}: not within {seconds:.0f} s{more}")
             time.sleep(0.05)
 
 

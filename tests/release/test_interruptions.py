@@ -215,28 +215,42 @@ def test_an_import_that_hangs_goes_with_its_run(site: Any, walk: dict[str, Any])
     alone(site, workers=1)
 
 
+def connected(site: Any, command: str, sign: str) -> subprocess.Popen[str]:
+    """A client of SSH whose command has begun, which makes the file `sign`."""
+    for _ in range(3):
+        client = subprocess.Popen(
+            ["ssh", *site.host.ssh_args, command], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        while site.host.run(["test", "-e", sign], check=False).returncode:
+            if client.poll() is not None:
+                print("ssh:", client.communicate()[1])
+                break
+        else:
+            return client
+    raise AssertionError("no connection in three attempts")
+
+
 def test_a_follower_that_is_killed_and_a_connection_that_is_cut(
     site: Any, walk: dict[str, Any], hello_tree: Tree
 ) -> None:
     for number, cut in enumerate(("follower", "connection")):
-        walk["spec"]["commands"] = {"build": ["sleep 1"]}
+        walk["spec"] |= {"commands": {"build": ["sleep 1"]}, "settings": {"workers": 1}}
         walk["sources"]["cut"] = site.upload(hello_tree(f"cut-{number}"))
         path = to(site, walk, "cut")
         # Not by its lines: a run begins by trimming what is there.
-        site.host.shell(": > /srv/walk/events.jsonl")
+        site.host.shell(f": > /srv/walk/events.jsonl; rm -f /tmp/{cut}")
         if cut == "follower":
-            site.host.shell(f"setsid farrier release apply {path} > /dev/null 2>&1 & echo $! > /tmp/follower")
+            site.host.shell(f"setsid farrier release apply {path} > /tmp/{cut} 2>&1 &")
         else:
-            command = ["ssh", *site.host.ssh_args, f"sudo farrier release apply {path}"]
-            client = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            client = connected(site, f"sudo farrier release apply {path} > /tmp/{cut} 2>&1", f"/tmp/{cut}")
         begun = "grep -q 'sleep 1' /srv/walk/events.jsonl"
-        site.wait_for("the build", begun)
+        site.wait_for("the build", begun, tell=f"tail -n 5 /tmp/{cut}; tail -n 20 /srv/walk/events.jsonl")
         if cut == "follower":
             site.host.shell("kill -9 $(pgrep -f '[f]arrier release apply')")
         else:
             client.kill()
             client.wait()
-        site.wait_for("the end", f"! systemctl is-active -q farrier-deploy-walk && {begun}", 60)
+        site.wait_for("the end", f"! systemctl is-active -q farrier-deploy-walk && {begun}")
         assert alone(site, workers=1) == f"cut-{number}"
         assert re.search('"outcome": "good"', site.host.read("/srv/walk/state.json"))
         assert not site.farrier("apply", path)["changed"]
