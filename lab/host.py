@@ -222,7 +222,8 @@ class Host:
             self.write(f"{home}/.ssh/authorized_keys", public, mode=0o600, owner=user)
             self.run(["chown", f"{user}:", f"{home}/.ssh"])
         host_key = self.run(["cat", "/etc/ssh/ssh_host_ed25519_key.pub"]).stdout.split()[:2]
-        self._known_hosts.write_text(f"[127.0.0.1]:{self.ssh_port} {' '.join(host_key)}\n")
+        # By its name: the engine gives a host that is started again another port.
+        self._known_hosts.write_text(f"{self.container_name} {' '.join(host_key)}\n")
 
     def _wait_for_ssh(self) -> None:
         deadline = time.monotonic() + 30
@@ -316,6 +317,7 @@ class Host:
             "-p", str(self.ssh_port), "-i", str(key_file()), "-o", "IdentitiesOnly=yes",
             "-o", "BatchMode=yes",
             "-o", f"UserKnownHostsFile={self._known_hosts}", "-o", "StrictHostKeyChecking=yes",
+            "-o", f"HostKeyAlias={self.container_name}",
             "-o", "ConnectTimeout=10",
         ]  # fmt: skip
 
@@ -335,7 +337,8 @@ class Host:
     def inventory(self, group: str = "web", variables: dict[str, object] | None = None) -> str:
         """An Ansible inventory (YAML, written as JSON) with this one host in `group`."""
         options = (
-            f"-o UserKnownHostsFile={self._known_hosts} -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
+            f"-o UserKnownHostsFile={self._known_hosts} -o StrictHostKeyChecking=yes "
+            f"-o HostKeyAlias={self.container_name} -o IdentitiesOnly=yes"
         )
         pairs: dict[str, object] = {
             "ansible_host": "127.0.0.1",

@@ -50,8 +50,14 @@ def _end_by_exit(number: int, _frame: object) -> None:
 
 
 def pytest_configure() -> None:
-    """A TERM unwinds like Ctrl-C does, so that fixtures take their hosts away."""
+    """A TERM unwinds like Ctrl-C does, so that fixtures take their hosts away.
+
+    A shell starts what it puts in the background without Ctrl-C, and nohup without HUP; what the tests start
+    has both, as somebody's terminal gives them.
+    """
     signal.signal(signal.SIGTERM, _end_by_exit)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
