@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import subprocess
 import tarfile
 import time
@@ -314,11 +315,16 @@ class Host:
     def ssh_options(self) -> list[str]:
         """Options of ssh that find the host's port, our key and the host's own key; no destination."""
         return [
-            "-p", str(self.ssh_port), "-i", str(key_file()), "-o", "IdentitiesOnly=yes",
-            "-o", "BatchMode=yes",
-            "-o", f"UserKnownHostsFile={self._known_hosts}", "-o", "StrictHostKeyChecking=yes",
-            "-o", f"HostKeyAlias={self.container_name}",
+            "-p", str(self.ssh_port), "-i", str(key_file()), *self._identities, "-o", "BatchMode=yes",
             "-o", "ConnectTimeout=10",
+        ]  # fmt: skip
+
+    @property
+    def _identities(self) -> list[str]:
+        """Options of ssh: no key but the one that is named, and the host's own key by the host's name."""
+        return [
+            "-o", "IdentitiesOnly=yes", "-o", f"HostKeyAlias={self.container_name}",
+            "-o", f"UserKnownHostsFile={self._known_hosts}", "-o", "StrictHostKeyChecking=yes",
         ]  # fmt: skip
 
     @property
@@ -336,16 +342,12 @@ class Host:
 
     def inventory(self, group: str = "web", variables: dict[str, object] | None = None) -> str:
         """An Ansible inventory (YAML, written as JSON) with this one host in `group`."""
-        options = (
-            f"-o UserKnownHostsFile={self._known_hosts} -o StrictHostKeyChecking=yes "
-            f"-o HostKeyAlias={self.container_name} -o IdentitiesOnly=yes"
-        )
         pairs: dict[str, object] = {
             "ansible_host": "127.0.0.1",
             "ansible_port": self.ssh_port,
             "ansible_user": USER,
             "ansible_ssh_private_key_file": str(key_file()),
-            "ansible_ssh_common_args": options,
+            "ansible_ssh_common_args": shlex.join(self._identities),
             "ansible_python_interpreter": "/usr/bin/python3",
             **(variables or {}),
         }

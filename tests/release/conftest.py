@@ -121,12 +121,8 @@ class Site:
             "| sort | xargs -r md5sum"
         )
 
-    def wait_for(self, what: str, script: str, seconds: float = 240, tell: str = "") -> None:
-        """Until a script on the host succeeds; `tell` is another one, which says more where it does not.
-
-        Most waits are over at once. A run that installs may meet a connection that stalls: the installer
-        gives it 120 s (PIP_DEFAULT_TIMEOUT) before it tries again, so nothing shorter tells anything.
-        """
+    def wait_for(self, what: str, script: str, seconds: float = 60, tell: str = "") -> None:
+        """Until a script on the host succeeds; `tell` is another one, which says more where it does not."""
         end = time.monotonic() + seconds
         while self.host.run(["sh", "-c", script], check=False).returncode:
             if time.monotonic() >= end:

@@ -215,21 +215,6 @@ def test_an_import_that_hangs_goes_with_its_run(site: Any, walk: dict[str, Any])
     alone(site, workers=1)
 
 
-def connected(site: Any, command: str, sign: str) -> subprocess.Popen[str]:
-    """A client of SSH whose command has begun, which makes the file `sign`."""
-    for _ in range(3):
-        client = subprocess.Popen(
-            ["ssh", *site.host.ssh_args, command], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        while site.host.run(["test", "-e", sign], check=False).returncode:
-            if client.poll() is not None:
-                print("ssh:", client.communicate()[1])
-                break
-        else:
-            return client
-    raise AssertionError("no connection in three attempts")
-
-
 def test_a_follower_that_is_killed_and_a_connection_that_is_cut(
     site: Any, walk: dict[str, Any], hello_tree: Tree
 ) -> None:
@@ -242,7 +227,8 @@ def test_a_follower_that_is_killed_and_a_connection_that_is_cut(
         if cut == "follower":
             site.host.shell(f"setsid farrier release apply {path} > /tmp/{cut} 2>&1 &")
         else:
-            client = connected(site, f"sudo farrier release apply {path} > /tmp/{cut} 2>&1", f"/tmp/{cut}")
+            command = ["ssh", *site.host.ssh_args, f"sudo farrier release apply {path} > /tmp/{cut} 2>&1"]
+            client = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         begun = "grep -q 'sleep 1' /srv/walk/events.jsonl"
         site.wait_for("the build", begun, tell=f"tail -n 5 /tmp/{cut}; tail -n 20 /srv/walk/events.jsonl")
         if cut == "follower":
@@ -250,7 +236,7 @@ def test_a_follower_that_is_killed_and_a_connection_that_is_cut(
         else:
             client.kill()
             client.wait()
-        site.wait_for("the end", f"! systemctl is-active -q farrier-deploy-walk && {begun}")
+        site.wait_for("the end", f"! systemctl is-active -q farrier-deploy-walk && {begun}", 60)
         assert alone(site, workers=1) == f"cut-{number}"
         assert re.search('"outcome": "good"', site.host.read("/srv/walk/state.json"))
         assert not site.farrier("apply", path)["changed"]
