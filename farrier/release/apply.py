@@ -393,7 +393,7 @@ def work(name: str) -> int:
     try:
         machine.run()
         result.msg = f"{name} serves release {machine.state.release}"
-    except (FarrierError, SizingError, OSError) as error:
+    except (FarrierError, SizingError, OSError, Stopped) as error:
         result.failed, result.msg = True, journal.clean(_one_line(name, error))
     result.changed = machine.changed
     result.steps = journal.steps
@@ -417,10 +417,10 @@ def _tell(machine: Machine, result: Result) -> list[str]:
 
 
 def _stopped(number: int, frame: object) -> None:
-    raise Stopped("stopped by systemctl stop", 1)
+    raise Stopped("stopped by systemctl stop")
 
 
-def _one_line(name: str, error: Exception) -> str:
+def _one_line(name: str, error: BaseException) -> str:
     if isinstance(error, OSError) and not isinstance(error, FarrierError):
         return f"{name}: {error.strerror or error}" + (f": {error.filename}" if error.filename else "")
     told = str(error)

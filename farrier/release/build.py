@@ -182,15 +182,16 @@ class Build:
         # The installer's lock files in it are for everybody to write.
         cache.chmod(0o700)
         return Installer(
-            name, self.venv, self.scratch, cache, self.account, self.spec.installer_env, self.journal.say
-        )
+            name, self.venv, self.scratch, cache, self.account, self.spec.installer_env, self.journal.say,
+            self.spec.name,
+        )  # fmt: skip
 
     def choose_installer(self) -> str:
         """uv on every size of host (docs/decisions/0001-installer.md), pip where uv cannot be had."""
         if self.spec.installer != "auto":
             return self.spec.installer
         try:
-            install.ensure_uv(self.python, self.spec.installer_env, self.journal.say)
+            install.ensure_uv(self.python, self.spec.installer_env, self.journal.say, self.spec.name)
         except FarrierError as error:
             self.journal.say(f"pip it is: {error}")
             return "pip"
@@ -199,7 +200,7 @@ class Build:
     def make_venv(self, step: Step) -> None:
         installer = self.installer()
         if installer.name == "uv" and not install.has_uv():
-            install.ensure_uv(self.python, self.spec.installer_env, self.journal.say)
+            install.ensure_uv(self.python, self.spec.installer_env, self.journal.say, self.spec.name)
         installer.make(self.python)
         self.release.python = self.python.version
         step.detail = f"Python {self.python.version}, {installer.name}"
@@ -274,9 +275,9 @@ class Build:
 
     def shell(self, line: str, env: Mapping[str, str], key: str) -> None:
         self.journal.say(line[:200])
-        command.run(
-            ["/bin/sh", "-c", line], account=self.account, env=env, cwd=self.workdir, timeout=COMMAND_TIMEOUT,
-            on_line=self.journal.say, what=f"{key}: {line[:80]}", own_words=True,
+        room.run(
+            ["/bin/sh", "-c", line], self.account, self.spec.name, env=env, cwd=self.workdir,
+            timeout=COMMAND_TIMEOUT, on_line=self.journal.say, what=f"{key}: {line[:80]}", own_words=True,
         )  # fmt: skip
 
     def check(self, step: Step) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -58,6 +59,12 @@ def run(
     watchdog = _kill_after(process, timeout)
     try:
         status = process.wait()
+    except BaseException:
+        # Whoever is stopped puts things back: nobody may go on writing meanwhile.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
     finally:
         late = watchdog()
     output.end()

@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import FarrierError
-from . import command, files, lockfile
+from . import command, files, lockfile, room
 from .account import Account
 from .layout import RUNTIME, VAR, Layout
 from .lockfile import Lock
@@ -46,6 +45,8 @@ class Installer:
     account: Account
     env: Mapping[str, str]
     say: Callable[[str], None]
+    app: str
+    """Whose trial it is: what it may take of the memory is free beside what serves."""
 
     def make(self, python: Python) -> None:
         """A fresh environment; a half-made one is thrown away."""
@@ -97,9 +98,10 @@ class Installer:
         self._run(argv, self.venv, "bytecode")
 
     def _run(self, argv: list[str], cwd: Path, what: str) -> None:
-        command.run(
+        room.run(
             argv,
-            account=self.account,
+            self.account,
+            self.app,
             env=self._env(),
             cwd=cwd,
             timeout=INSTALL_TIMEOUT,
@@ -148,8 +150,8 @@ def has_uv() -> bool:
     return (RUNTIME / "tools" / f"uv-{UV}" / ".done").is_file() and uv_path().is_file()
 
 
-def ensure_uv(python: Python, env: Mapping[str, str], say: Callable[[str], None]) -> bool:
-    """Installs the pinned uv into its tools folder; True if it had to."""
+def ensure_uv(python: Python, env: Mapping[str, str], say: Callable[[str], None], app: str) -> bool:
+    """Installs the pinned uv into its tools folder for a deploy of `app`; True if it had to."""
     if has_uv():
         return False
     folder = RUNTIME / "tools" / f"uv-{UV}"
@@ -164,9 +166,9 @@ def ensure_uv(python: Python, env: Mapping[str, str], say: Callable[[str], None]
         pip = [python.path, f"{python.pip_wheel}/pip", "install", "--quiet", "--no-input", "--no-cache-dir"]
         pip += ["--no-compile", "--disable-pip-version-check", "--only-binary=:all:"]
         pip += ["--target", str(folder), f"uv=={UV}"]
-        command.run(pip, env=full, timeout=600, what="uv")
+        room.run(pip, None, app, env=full, timeout=600, what="uv")
         (folder / ".done").touch()
-    except FarrierError:
+    except BaseException:
         files.delete(folder)
         raise
     finally:
@@ -181,7 +183,7 @@ def locked_lines(lock: Lock, python: Python, spec: Spec, say: Callable[[str], No
     if lock.kind == "poetry.lock":
         return lockfile.from_poetry(lock, python).splitlines()
     if lock.kind == "uv.lock":
-        ensure_uv(python, spec.installer_env, say)
+        ensure_uv(python, spec.installer_env, say, spec.name)
         argv = [
             str(uv_path()),
             "export",
@@ -200,7 +202,7 @@ def locked_lines(lock: Lock, python: Python, spec: Spec, say: Callable[[str], No
             str(lock.project),
         ]
         env = command.base_env({**spec.installer_env, "UV_PYTHON_DOWNLOADS": "never", "UV_NO_CACHE": "1"})
-        text = command.run(argv, env=env, timeout=120, what="uv.lock")
+        text = room.run(argv, None, spec.name, env=env, timeout=120, what="uv.lock")
         return [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
     if lock.kind == "pyproject.toml" and not lock.installs_project:
         data = lockfile.read_toml(lock.path, python)

@@ -41,8 +41,8 @@ RESTORE_LIMIT = 120.0
 LOCK_WAIT = 10
 
 
-class Stopped(FarrierError):
-    """Somebody stops the run's unit."""
+class Stopped(BaseException):
+    """Somebody stops the run's unit. No FarrierError: who knows a way on after a failure must not take it."""
 
 
 class TurnedBack(FarrierError):
@@ -403,7 +403,7 @@ class Machine:
                 self.go_on_back(str(back))
             except TurnedBack:
                 raise
-            except FarrierError as error:
+            except (FarrierError, Stopped) as error:
                 # Tried once more and in vain: the run that mends it must not fail by that as well.
                 self.back_out(error, first=False)
                 raise
@@ -420,8 +420,6 @@ class Machine:
         """A colour that does not start any more must not keep out the run that is to mend it."""
         try:
             way(*args)
-        except Stopped:
-            raise
         except FarrierError as error:
             self.unwoken = f"release {self.state.release}: {error}"
             self.warnings.append(self.unwoken)
@@ -489,7 +487,7 @@ class Machine:
             files.delete(self.layout.wanted_json)
             said = f"{error}; {self.unwoken}" if self.unwoken else str(error)
             self.state.note(self.layout, "failed", str(candidate or ""), self.journal.clean(said)[:500])
-        if self.unwoken and isinstance(error, FarrierError):
+        if self.unwoken and isinstance(error, FarrierError | Stopped):
             raise FarrierError(said, 1) from None
 
 

@@ -65,14 +65,21 @@ def _used(limit: Path) -> int | None:
     return used - max(cached - mapped, 0) - rows.get("slab_reclaimable", 0)
 
 
-def bounded(argv: list[str], account: Account, limit: int, name: str) -> list[str]:
-    """`argv` as the app's user with at most `limit` bytes, as a command line that root runs."""
+def bounded(argv: list[str], account: Account | None, limit: int, name: str) -> list[str]:
+    """`argv` as the app's user (None: root) with at most `limit` bytes, as a command line that root runs."""
     unit = f"farrier-trial-{name}-{secrets.token_hex(3)}.scope"
+    owner = (
+        ("setpriv", f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups", "--")
+        if account
+        else ()
+    )
     return [
         *("systemd-run", "--scope", "--quiet", "--collect", f"--unit={unit}"),
+        # Not the command line, which the journal would keep with whatever a person wrote there.
+        f"--description=Farrier works for {name}",
         *(f"--property=MemoryMax={max(limit, LEAST)}", "--"),
         *("/bin/sh", "-c", f'echo {OOM_SCORE} > /proc/self/oom_score_adj; exec "$@"', "sh"),
-        *("setpriv", f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups", "--"),
+        *owner,
         *argv,
     ]
 
@@ -82,12 +89,31 @@ def scopes(name: str) -> str:
     return f"farrier-trial-{name}-{'[0-9a-f]' * 6}.scope"
 
 
-def trial(argv: list[str], account: Account, limit: int, name: str, **how: Any) -> str:
+def trial(argv: list[str], account: Account | None, limit: int, name: str, **how: Any) -> str:
     """What `argv` printed, run by `command.run` (`how`) in such a scope. Raises its FarrierError."""
     try:
         return command.run(bounded(argv, account, limit, name), **how)
     finally:
         clear(name)
+
+
+def run(argv: list[str], account: Account | None, name: str, *, what: str, **how: Any) -> str:
+    """What `argv` printed, held to the memory that is free beside what serves. Raises FarrierError.
+
+    For what a deploy cannot do without: installing, build commands, migrations. One that needs more than
+    there is is killed itself, and never makes the kernel take a worker that serves.
+    """
+    limit = max(free() - SPARE, LEAST)
+    try:
+        return trial(argv, account, limit, name, what=what, **how)
+    except FarrierError as error:
+        if not killed(str(error)):
+            raise
+        raise TooLarge(
+            f"{what}: killed, because it needed more than the {limit >> 20} MiB that are free beside what "
+            "serves; add a swap file, give the host more memory, or let it do less at once",
+            1,
+        ) from None
 
 
 def clear(name: str) -> None:

@@ -20,6 +20,8 @@ STATES = ("present", "absent")
 SOURCE_TYPES = ("archive", "git", "requirement")
 INSTALLERS = ("auto", "uv", "pip")
 KEEP_RELEASES = 3
+# An app's part of the memory that it shares with the host's other apps, relative to theirs.
+WEIGHT = 100
 
 # A unit name, a user name and a folder at once; 31 is useradd's limit less one.
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
@@ -29,6 +31,7 @@ ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 PYTHON_VERSION = re.compile(r"3\.\d{1,2}")
 WEBHOOK = re.compile(r"(https?://[^\s/?#]+([/?#]\S*)?)?", re.IGNORECASE)
+REQUEST = re.compile(r"[A-Z]+ /\S*")
 HOST = re.compile(r"[A-Za-z0-9.-]+")
 # Kernel: one environment string may hold 128 KiB (MAX_ARG_STRLEN).
 ENV_VALUE_LIMIT = 128 * 1024 - 1024
@@ -112,6 +115,22 @@ class Guard:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """Whether a new release is measured before it serves, and how."""
+
+    enabled: bool = True
+    requests: tuple[str, ...] = ("GET /",)
+    """What it is asked: a method and a path each."""
+    seconds: int = 20
+    """So long at most, the boots included."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        found = {k: v for k, v in dataclasses.asdict(self).items() if v != getattr(Measure, k)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
+
+
+@dataclass(frozen=True)
 class Notify:
     """Who is told how a run went: an address that takes JSON, a command of the app's user."""
 
@@ -154,6 +173,8 @@ class Spec:
     config_file: str | None = None
     keep_releases: int = KEEP_RELEASES
     start_timeout: int = 0
+    weight: int = WEIGHT
+    measure: Measure = field(default_factory=Measure)
     guard: Guard = field(default_factory=Guard)
     notify: Notify = field(default_factory=Notify)
     migrate_here: bool = True
@@ -183,7 +204,7 @@ class Spec:
                 continue
             if item.name == "source":
                 value = value.to_dict() if self.state == "present" else None
-            elif isinstance(value, Guard | Notify):
+            elif isinstance(value, Guard | Measure | Notify):
                 value = value.to_dict()
             elif isinstance(value, tuple):
                 value = list(value)
@@ -261,6 +282,8 @@ KEYS = (
     "config_file",
     "keep_releases",
     "start_timeout",
+    "weight",
+    "measure",
     "guard",
     "notify",
     "migrate_here",
@@ -361,6 +384,8 @@ class _Reading:
             "config_file": self.inside("config_file", absolute=True) or None,
             "start_timeout": self.count("start_timeout", 0, 0, 3600),
             "keep_releases": self.count("keep_releases", KEEP_RELEASES, 1, 50),
+            "weight": self.count("weight", WEIGHT, 1, 1000),
+            "measure": self.measure(),
             "guard": self.guard(),
             "notify": self.notify(),
             "migrate_here": self.flag("migrate_here", True),
@@ -454,6 +479,22 @@ class _Reading:
             words = "whole number" if kind is int else "number"
             self.wrong(f"guard.{name}", f"a {words} from {least} to {most}", found.pop(name))
         return Guard(**found)
+
+    def measure(self) -> Measure:
+        found = self.parts("measure", ("enabled", "requests", "seconds"))
+        if not isinstance(found.get("enabled", True), bool):
+            self.wrong("measure.enabled", "true or false", found.pop("enabled"))
+        seconds = found.get("seconds", 20)
+        if isinstance(seconds, bool) or not isinstance(seconds, int) or not 1 <= seconds <= 600:
+            self.wrong("measure.seconds", "a whole number from 1 to 600", found.pop("seconds"))
+        if "requests" in found:
+            given = found.pop("requests")
+            listed = isinstance(given, list | tuple) and all(isinstance(one, str) for one in given)
+            if listed and given and all(REQUEST.fullmatch(one) for one in given):
+                found["requests"] = tuple(given)
+            else:
+                self.wrong("measure.requests", 'a list of requests such as "GET /"', given)
+        return Measure(**found)
 
     def notify(self) -> Notify:
         found = self.parts("notify", ("webhook", "command"))
