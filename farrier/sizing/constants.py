@@ -72,6 +72,21 @@ APP_MEMORY = {"django": 110 * MIB, "fastapi": 90 * MIB, "flask": 60 * MIB, None:
 BOOT_SECONDS = {"django": 2.5, "fastapi": 2.0, "flask": 1.0, None: 2.0}
 """Seconds of one CPU from fork to the first request: first estimates."""
 
+COMPUTES_FROM = 0.003
+COMPUTES_ONLY_BELOW = 0.1
+WAITS_FROM = 4.0
+"""What measured requests say of an app whose kind nobody stated. It computes only: 3 ms of CPU or more a
+request (a front page that takes less says nothing of the rest) and below a tenth of that spent waiting; it is
+I/O-bound: four times as much waiting as CPU, or more; else mixed. First estimates."""
+
+MEASURED_REQUEST_AT_LEAST = 128 * 1024
+MEASURED_CONNECTION_AT_LEAST = 64 * 1024
+"""Bytes. The requests that were measured may be smaller than others of the same app: first estimates."""
+
+MEASURED_SHARED_FACTOR = 1.25
+"""Other requests than those that were measured write to other shared pages: a preloaded worker is taken to
+cost a quarter more than its USS after the warm-up. First estimate."""
+
 # --- workers and threads ----------------------------------------------------------------------------
 
 LOW_MEMORY_BELOW = 512 * MIB

@@ -84,7 +84,7 @@ def _reserves(
     if not on_host and not (limited and budget.scope == "container"):
         return (("container", constants.CONTAINER_RESERVE), ("database", database))
     others = (
-        ("system", _system(machine, nominal=budget.scope == "given")),
+        ("system", _system(machine + budget.taken_bytes, nominal=budget.scope == "given")),
         ("proxy", constants.PROXY_MEMORY),
         ("log shipper", constants.LOG_SHIPPER_MEMORY),
         ("database", database),
@@ -158,17 +158,26 @@ def footprint(workload: Workload, worker_class: str, preload: bool, frozen: bool
     """The memory model of one app with one way of starting its workers."""
     app = workload.app_memory_bytes
     unshared = int(app * constants.UNSHARED_SHARE)
-    shared_fraction = workload.shared_fraction
-    if not frozen:
-        shared_fraction = min(shared_fraction, constants.SHARED_FRACTION_UNFROZEN)
+    if workload.private_memory_bytes is not None:
+        unshared = min(app, workload.private_memory_bytes)
     return Footprint(
         mapped=app - unshared,
         master=max(constants.ARBITER_MEMORY, unshared) if preload else constants.ARBITER_MEMORY,
-        worker=int(app * (1 - shared_fraction)) if preload else unshared,
+        worker=_forked(workload, app, unshared, frozen) if preload else unshared,
         slot=slot_memory(workload, worker_class),
         preload=preload,
         frozen=preload and frozen,
     )
+
+
+def _forked(workload: Workload, app: int, unshared: int, frozen: bool) -> int:
+    """Bytes that a worker forked from a preloaded master does not share."""
+    shared_fraction = workload.shared_fraction
+    if not frozen:
+        shared_fraction = min(shared_fraction, constants.SHARED_FRACTION_UNFROZEN)
+    elif workload.shared_private_bytes is not None:
+        return min(unshared, int(workload.shared_private_bytes * constants.MEASURED_SHARED_FACTOR))
+    return int(app * (1 - shared_fraction))
 
 
 def slot_memory(workload: Workload, worker_class: str) -> int:

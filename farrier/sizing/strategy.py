@@ -82,7 +82,8 @@ class Problem:
         runtime = runtime_of(budget, settings)
         share = share_of(budget, workload, settings)
         development = settings.value("environment") == "development"
-        short = is_short_of_memory(budget, share.memory)
+        # a part of a host is not a small host
+        short = is_short_of_memory(budget, share.memory + budget.taken_bytes)
         low_memory = bool(settings.value("low_memory_mode", short))
         ask = wish(
             workload.kind, worker_class, cpus, low_memory, development, runtime == "cloudrun" and cpus < 1
@@ -165,7 +166,7 @@ class Problem:
 def is_short_of_memory(budget: Budget, memory: int) -> bool:
     """Below 512 MB; a kernel keeps a part of a host's nominal memory out of MemTotal."""
     line: float = constants.LOW_MEMORY_BELOW
-    if budget.scope == "host" and memory == budget.machine_memory_bytes:
+    if budget.scope == "host" and memory == budget.machine_memory_bytes + budget.taken_bytes:
         line *= constants.LOW_MEMORY_HOST_SHARE
     return memory < line
 

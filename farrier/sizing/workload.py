@@ -76,6 +76,19 @@ class Workload:
     """None: nobody has tried."""
     measured: bool = False
     profile_name: str = "generic io"
+    growth_per_1000: int | None = None
+    """Bytes a worker grows in 1,000 requests after its warm-up; 0: none was seen. None, here and below:
+    nobody has measured."""
+    cpu_per_request: float | None = None
+    """Seconds of CPU, the server's own included."""
+    wait_per_request: float | None = None
+    """Seconds in which a request waits for others: a database, a disk, another service."""
+    private_memory_bytes: int | None = None
+    """USS of a worker that loaded the app itself: what one more of them costs."""
+    shared_private_bytes: int | None = None
+    """USS of a worker forked from a preloaded master with a frozen heap."""
+    any_class: bool = False
+    """Nobody chose its worker class, so that the plan may take another one that serves the same interface."""
 
     def __post_init__(self) -> None:
         _one_of("workload", self.kind, KINDS)
@@ -88,8 +101,17 @@ class Workload:
             raise SizingError("request_memory and connection_memory must be 0 or more")
         if not 0 <= self.shared_fraction < 1:
             raise SizingError(f"shared_fraction {self.shared_fraction} must be from 0 to below 1")
-        if self.boot_seconds < 0:
-            raise SizingError(f"boot_seconds {self.boot_seconds} must be 0 or more")
+        for name in (
+            "boot_seconds",
+            "growth_per_1000",
+            "cpu_per_request",
+            "wait_per_request",
+            "private_memory_bytes",
+            "shared_private_bytes",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise SizingError(f"{name.removesuffix('_bytes')} {value} must be 0 or more")
 
     @property
     def is_async(self) -> bool:
@@ -100,6 +122,23 @@ class Workload:
     def interface(self) -> str:
         """What its worker class serves: ``asgi`` or ``wsgi``."""
         return "asgi" if self.worker_class in ASGI_CLASSES else "wsgi"
+
+    @property
+    def waits_a_cpu_second(self) -> float | None:
+        """Seconds of waiting for each second of CPU; None where nobody measured both."""
+        if not self.cpu_per_request or self.wait_per_request is None:
+            return None
+        return self.wait_per_request / self.cpu_per_request
+
+    @property
+    def only_computes(self) -> bool:
+        """Measured to compute and not to wait, by requests that compute enough to tell."""
+        waits = self.waits_a_cpu_second
+        return (
+            waits is not None
+            and waits < constants.COMPUTES_ONLY_BELOW
+            and (self.cpu_per_request or 0.0) >= constants.COMPUTES_FROM
+        )
 
     @classmethod
     def profile(
@@ -114,6 +153,12 @@ class Workload:
         boot_seconds: float | None = None,
         preload_safe: bool | None = None,
         measured: bool = False,
+        growth_per_1000: str | int | None = None,
+        cpu_per_request: float | None = None,
+        wait_per_request: float | None = None,
+        private_memory: str | int | None = None,
+        shared_private: str | int | None = None,
+        any_class: bool = False,
     ) -> Workload:
         """A workload from what is known; the rest is assumed from the profile. Raises SizingError."""
         short = None if worker_class is None else normalise_worker_class(worker_class)
@@ -143,6 +188,12 @@ class Workload:
             preload_safe=preload_safe,
             measured=measured,
             profile_name="measured" if measured else f"{framework or 'generic'} {kind}",
+            growth_per_1000=_bytes_or_none(growth_per_1000),
+            cpu_per_request=None if cpu_per_request is None else float(cpu_per_request),
+            wait_per_request=None if wait_per_request is None else float(wait_per_request),
+            private_memory_bytes=_bytes_or_none(private_memory),
+            shared_private_bytes=_bytes_or_none(shared_private),
+            any_class=any_class,
         )
 
     @classmethod
@@ -159,6 +210,11 @@ class Workload:
             "boot_seconds",
             "preload_safe",
             "measured",
+            "growth_per_1000",
+            "cpu_per_request",
+            "wait_per_request",
+            "private_memory",
+            "shared_private",
         )
         for key in given:
             if key not in allowed:
@@ -191,6 +247,10 @@ def default_worker_class(kind: str, framework: str | None) -> str:
     if framework == "fastapi":
         return "uvicorn"
     return "asgi" if kind == "async" else "gthread"
+
+
+def _bytes_or_none(given: str | int | None) -> int | None:
+    return None if given is None else parse_bytes(given)
 
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -1,0 +1,172 @@
+"""From what `farrier measure` printed to a workload: what a person stated wins, null is assumed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from farrier.sizing import SizingError, Workload, workload_of
+from farrier.sizing.memory import footprint
+
+MIB = 2**20
+
+
+def measured(**changed: Any) -> dict[str, Any]:
+    figures = {
+        "schema": 1,
+        "app": "app:app",
+        "interface": "wsgi",
+        "worker_class": "gthread",
+        "python": "3.11.2",
+        "gunicorn": "27.0.1",
+        "machine": {"memory_bytes": 512 * MIB, "cpus": 1},
+        "requests": [{"method": "GET", "path": "/", "status": 200, "count": 400}],
+        "seconds": 12.5,
+        "import_memory": 140 * MIB,
+        "import_seconds": 0.8,
+        "boot_seconds": 1.1,
+        "app_memory": 148 * MIB,
+        "alone": {"workers": 2, "rss": 148 * MIB, "pss": 126 * MIB, "uss": 120 * MIB, "master_pss": 20 * MIB},
+        "shared": {"workers": 2, "rss": 150 * MIB, "pss": 44 * MIB, "uss": 8 * MIB, "master_pss": 50 * MIB},
+        "shared_fraction": 0.93,
+        "growth_per_1000": 3 * MIB,
+        "request_memory": 300 * 1024,
+        "connection_memory": None,
+        "cpu_per_request": 0.0013,
+        "wait_per_request": 0.05,
+        "preload_safe": True,
+        "preload_findings": [],
+        "notes": [],
+    }
+    return {**figures, **changed}
+
+
+def test_every_figure_has_its_place() -> None:
+    load = workload_of(measured())
+    assert (load.measured, load.profile_name, load.kind, load.worker_class) == (
+        True,
+        "measured",
+        "io",
+        "gthread",
+    )
+    assert (load.app_memory_bytes, load.private_memory_bytes, load.shared_private_bytes) == (
+        148 * MIB,
+        120 * MIB,
+        8 * MIB,
+    )
+    assert (load.growth_per_1000, load.request_memory_bytes) == (3 * MIB, 300 * 1024)
+    assert (load.cpu_per_request, load.wait_per_request) == (0.0013, 0.05)
+    assert (load.boot_seconds, load.preload_safe, load.any_class) == (1.1, True, True)
+
+
+def test_what_a_person_stated_wins() -> None:
+    given = {
+        "kind": "mixed",
+        "worker_class": "sync",
+        "boot_seconds": 9,
+        "growth_per_1000": 0,
+        "framework": None,
+    }
+    load = workload_of(measured(), given)
+    assert (load.kind, load.worker_class, load.any_class) == ("mixed", "sync", False)
+    assert (load.boot_seconds, load.growth_per_1000) == (9, 0)
+    assert load.private_memory_bytes == 120 * MIB
+    # the shares that were measured belong to the memory that was measured
+    larger = workload_of(measured(), {"app_memory": "200MiB"})
+    assert (larger.app_memory_bytes, larger.private_memory_bytes, larger.shared_private_bytes) == (
+        200 * MIB,
+        None,
+        None,
+    )
+
+
+def test_null_is_not_measured_and_assumed_from_the_profile() -> None:
+    empty = dict.fromkeys(measured())
+    load = workload_of({**empty, "schema": 1, "alone": {"uss": None}}, {"framework": "django"})
+    assumed = Workload.profile("io", framework="django")
+    assert (load.app_memory_bytes, load.boot_seconds) == (assumed.app_memory_bytes, assumed.boot_seconds)
+    assert (load.growth_per_1000, load.cpu_per_request, load.private_memory_bytes) == (None, None, None)
+    assert load.preload_safe is None
+
+
+@pytest.mark.parametrize(
+    ("cpu", "wait", "kind"),
+    [
+        (0.010, 0.0, "cpu"),
+        (0.010, 0.002, "mixed"),
+        (0.005, 0.015, "mixed"),
+        (0.005, 0.025, "io"),
+        (0.0013, 0.05, "io"),
+        (0.0013, 0.0, "io"),  # a front page that does nothing says nothing of the rest
+        (0.010, None, "io"),
+    ],
+)
+def test_the_kind_of_an_app_of_which_nobody_said_it(cpu: float, wait: float | None, kind: str) -> None:
+    assert workload_of(measured(cpu_per_request=cpu, wait_per_request=wait)).kind == kind
+    assert workload_of(measured(cpu_per_request=cpu, wait_per_request=wait, kind="mixed")).kind == "mixed"
+
+
+def test_on_an_event_loop_a_connection_takes_its_request_too() -> None:
+    figures = measured(interface="asgi", worker_class="uvicorn", connection_memory=100 * 1024)
+    load = workload_of(figures)
+    assert (load.kind, load.connection_memory_bytes, load.any_class) == ("async", 400 * 1024, False)
+    assert workload_of(figures, {"connection_memory": "2MiB"}).connection_memory_bytes == 2 * MIB
+    idle = workload_of(measured(request_memory=0, connection_memory=0))
+    assert (idle.request_memory_bytes, idle.connection_memory_bytes) == (128 * 1024, 64 * 1024)
+
+
+def test_the_footprint_takes_the_measured_shares() -> None:
+    load = workload_of(measured())
+    alone, shared = (footprint(load, "gthread", preload) for preload in (False, True))
+    assert (alone.mapped, alone.master, alone.worker) == (28 * MIB, 22 * MIB, 120 * MIB)
+    # a quarter more than was seen, because other requests write to other pages
+    assert (shared.mapped, shared.master, shared.worker) == (28 * MIB, 120 * MIB, 10 * MIB)
+    # facts of the same app: two workers, preloaded and frozen, use 136 MB in all
+    assert 136 <= shared.steady(2, 0, False) / MIB <= 136 * 1.25
+    # without a frozen heap the measured share says nothing
+    assert footprint(load, "gthread", True, frozen=False).worker == int(148 * MIB * 0.55)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"schema": 2}, "not a measurement: schema is 2, this version reads 1"),
+        ({"alone": 3}, "not a measurement: alone is 3, and an object is wanted"),
+        (
+            {"app_memory": "lots"},
+            "not a measurement: app_memory is 'lots', and a number of 0 or more is wanted",
+        ),
+        (
+            {"cpu_per_request": -1},
+            "not a measurement: cpu_per_request is -1, and a number of 0 or more is wanted",
+        ),
+        (
+            {"growth_per_1000": True},
+            "not a measurement: growth_per_1000 is True, and a number of 0 or more is wanted",
+        ),
+    ],
+)
+def test_what_is_no_measurement(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(SizingError) as error:
+        workload_of(measured(**changed))
+    assert str(error.value) == message
+    with pytest.raises(SizingError, match=r"^measurement: 'moon' is not known"):
+        workload_of(measured(), {"moon": 1})
+
+
+def test_json_round_trip_and_a_plan_from_before_these_figures() -> None:
+    load = workload_of(measured())
+    assert Workload.from_dict(json.loads(json.dumps(load.to_dict()))) == load
+    new = (
+        "growth_per_1000",
+        "cpu_per_request",
+        "wait_per_request",
+        "private_memory_bytes",
+        "shared_private_bytes",
+    )
+    old = Workload.profile("io", framework="flask").to_dict()
+    for name in (*new, "any_class"):
+        assert old.pop(name) in (None, False)
+    assert Workload.from_dict(old) == Workload.profile("io", framework="flask")
