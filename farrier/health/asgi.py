@@ -30,10 +30,14 @@ class HealthMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
         elif scope["path"] in self.paths:
-            await self._reply(await self._answer(scope), scope, send)
+            await self.answer(scope, send)
         else:
             self.served.requests += 1
             await self.app(scope, receive, send)
+
+    async def answer(self, scope: Scope, send: Send) -> None:
+        """To a request for one of the ``paths``."""
+        await self._reply(await self._answer(scope), scope, send)
 
     async def _answer(self, scope: Scope) -> Answer:
         if scope["method"] not in ("GET", "HEAD"):

@@ -10,7 +10,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gunicorn import util
@@ -150,7 +150,10 @@ class WSGIRequest:
         chosen = environ["HTTP_X_REQUEST_ID"] = request_id(environ.get("HTTP_X_REQUEST_ID"))
 
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            if not any(name.lower() == "x-request-id" for name, _ in headers):
+            for name, _ in headers:
+                if len(name) == 12 and name.lower() == "x-request-id":
+                    break
+            else:
                 headers = [*headers, ("X-Request-ID", chosen)]
             write = start_response(status, headers, *rest)
             if request is not None:
@@ -158,46 +161,3 @@ class WSGIRequest:
             return write
 
         return self.app(environ, start)
-
-
-Message = dict[str, Any]
-
-
-class ASGIRequest:
-    """Gives every request its id and notes it as in hand. Other scopes pass untouched."""
-
-    def __init__(self, app: Callable[..., Awaitable[None]], worker: Any) -> None:
-        self.app = app
-        self.worker = worker
-
-    async def __call__(
-        self, scope: dict[str, Any], receive: Any, send: Callable[[Message], Awaitable[None]]
-    ) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
-        chosen = request_id(given.decode("latin-1") if given is not None else None)
-        header = (b"x-request-id", chosen.encode("latin-1", "replace"))
-        if given is None:
-            scope = {**scope, "headers": [*scope["headers"], header]}
-        sent: list[Any] = [None, [], 0]
-
-        async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = list(message.get("headers", ()))
-                if not any(bytes(name).lower() == b"x-request-id" for name, _ in headers):
-                    message = {**message, "headers": [*headers, header]}
-                sent[0], sent[1] = message["status"], message["headers"]
-            elif message["type"] == "http.response.body":
-                sent[2] += len(message.get("body", b""))
-            await send(message)
-
-        token = self.worker.take_up(scope["method"], scope["path"], scope.get("query_string", b""))
-        try:
-            async with self.worker.turns:
-                await self.app(scope, receive, answer)
-        finally:
-            seconds = self.worker.put_down(token, chosen)
-            self.worker.count(seconds, sent[0])
-            self.worker.answered(scope, seconds, *sent)

@@ -30,7 +30,6 @@ _NOTE, _NOTE_SIZE = 248, 264
 _TRAFFIC = 512
 
 _BYTE = struct.Struct("@B")
-_COUNT = struct.Struct("@I")
 _LONG = struct.Struct("@Q")
 _TIME = struct.Struct("@d")
 
@@ -45,6 +44,7 @@ class Slot:
         start = self._at + _TRAFFIC
         self._traffic = memoryview(board.memory)[start : start + traffic.SIZE]
         self.counters = traffic.Counters(self._traffic)
+        self._counts = memoryview(board.memory)[self._at : self._at + _IN_HAND + 4].cast("I")
 
     def clear(self) -> None:
         self._memory[self._at : self._at + SIZE] = bytes(SIZE)
@@ -130,11 +130,11 @@ class Slot:
     @property
     def in_hand(self) -> int:
         """Requests being served at this moment."""
-        return int(self._get(_COUNT, _IN_HAND))
+        return self._counts[_IN_HAND // 4]
 
     @in_hand.setter
     def in_hand(self, value: int) -> None:
-        self._put(_COUNT, _IN_HAND, value)
+        self._counts[_IN_HAND // 4] = value
 
     @property
     def traffic(self) -> traffic.Traffic:
@@ -164,8 +164,11 @@ class Slot:
         return raw.split(b"\0", 1)[0].decode("utf-8", "replace")
 
     def _write(self, offset: int, size: int, value: str) -> None:
-        raw = value.encode("utf-8", "replace")[: size - 1].replace(b"\0", b" ")
-        self._memory[self._at + offset : self._at + offset + len(raw) + 1] = raw + b"\0"
+        raw = value.encode("utf-8", "replace")[: size - 1]
+        if b"\0" in raw:
+            raw = raw.replace(b"\0", b" ")
+        start = self._at + offset
+        self._memory[start : start + len(raw) + 1] = raw + b"\0"
 
 
 class Board:

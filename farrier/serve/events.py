@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import time
+from functools import lru_cache
 from typing import Any
 
 #: Severities as Cloud Logging and journald readers know them.
@@ -44,7 +45,14 @@ def emit(log: Any, severity: str, event: str, message: str, **fields: Any) -> No
 
 def timestamp(seconds: float) -> str:
     """``2026-11-20T12:15:34.120Z``"""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
+    whole = int(seconds)
+    return f"{_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(whole: int) -> str:
+    """Of many lines a second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
 
 
 def identity() -> dict[str, Any]:
@@ -56,20 +64,31 @@ def identity() -> dict[str, Any]:
     return found
 
 
+@lru_cache(maxsize=1)
+def _speaker(pid: int) -> dict[str, Any]:
+    """The same for a process's access lines."""
+    return identity()
+
+
+#: ``json.dumps`` makes one for each call.
+_encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object on one line for every record, farrier's events and all others."""
 
     def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, FIELDS, {})
         entry: dict[str, Any] = {
             "time": timestamp(record.created),
             "severity": SEVERITIES.get(record.levelno, record.levelname),
             "message": record.getMessage(),
-            **identity(),
+            **(_speaker(os.getpid()) if fields.get("event") == "request" else identity()),
+            **fields,
         }
-        entry.update(getattr(record, FIELDS, {}))
         if record.exc_info:
             entry["stack"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str, ensure_ascii=False)
+        return _encode(entry)
 
 
 class ReadableFormatter(logging.Formatter):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+import time
 from typing import Any
 
 from gunicorn.glogging import Logger as GunicornLogger
@@ -92,10 +94,36 @@ class Logger(GunicornLogger):
             super().access(resp, req, environ, request_time)
         elif self.access_log_enabled:
             seconds = request_time.seconds + request_time.microseconds / 1e6
-            fields = access_fields(resp, environ, seconds)
-            self.access_log.info(
-                "%s %s %s", fields["method"], fields["path"], fields["status"], extra={FIELDS: fields}
-            )
+            self.say_request(access_fields(resp, environ, seconds))
+
+    def say_request(self, fields: dict[str, Any]) -> None:
+        """One request's line. The logging module would look for who called, by walking the stack."""
+        log = self.access_log
+        if logging.getLogRecordFactory() is logging.LogRecord and log.isEnabledFor(logging.INFO):
+            log.handle(request_record(fields))
+        else:
+            log.info("%s %s %s", fields["method"], fields["path"], fields["status"], extra={FIELDS: fields})
+
+
+#: Of an access line everything that is the same in all of them.
+_RECORD = dict(
+    vars(logging.LogRecord("gunicorn.access", logging.INFO, "", 0, "%s %s %s", (), None)), taskName=None
+)
+
+
+def request_record(fields: dict[str, Any]) -> logging.LogRecord:
+    """A log record without what its own constructor finds out anew each time."""
+    record = logging.LogRecord.__new__(logging.LogRecord)
+    now = time.time()
+    thread = threading.current_thread()
+    found = record.__dict__
+    found.update(_RECORD)
+    found["created"], found["msecs"] = now, now % 1 * 1000
+    found["relativeCreated"] = _RECORD["relativeCreated"] + (now - _RECORD["created"]) * 1000
+    found["process"], found["thread"], found["threadName"] = os.getpid(), thread.ident, thread.name
+    found["args"] = (fields["method"], fields["path"], fields["status"])
+    found[FIELDS] = fields
+    return record
 
 
 class StatsdLogger(Logger, Statsd):
@@ -124,25 +152,48 @@ def _is_syslog(handler: logging.Handler) -> bool:
 
 def access_fields(resp: Any, environ: dict[str, Any], seconds: float) -> dict[str, Any]:
     """What one request was, with the names that log platforms search for."""
-    status = str(resp.status).split(None, 1)[0]
-    fields: dict[str, Any] = {
-        "event": "request",
-        "method": environ.get("REQUEST_METHOD", "-"),
-        "path": environ.get("RAW_URI") or environ.get("PATH_INFO", "-"),
-        "status": int(status) if status.isdigit() else status,
-        "bytes": getattr(resp, "sent", None),
-        "seconds": round(seconds, 6),
-        "remote": environ.get("REMOTE_ADDR") or None,
-        "user_agent": environ.get("HTTP_USER_AGENT"),
-        "referer": environ.get("HTTP_REFERER"),
-        "request_id": _request_id(resp, environ),
-    }
-    return {name: value for name, value in fields.items() if value is not None}
+    get = environ.get
+    status = resp.status
+    if not isinstance(status, int):
+        first = str(status).split(None, 1)[0]
+        status = int(first) if first.isdigit() else first
+    return request_fields(
+        get("REQUEST_METHOD", "-"), get("RAW_URI") or get("PATH_INFO", "-"), status,
+        getattr(resp, "sent", None), seconds, get("REMOTE_ADDR"), get("HTTP_USER_AGENT"),
+        get("HTTP_REFERER"), _request_id(resp, environ),
+    )  # fmt: skip
+
+
+def request_fields(
+    method: str,
+    path: str,
+    status: Any,
+    sent: int | None,
+    seconds: float,
+    remote: str | None,
+    user_agent: str | None,
+    referer: str | None,
+    request_id: str | None,
+) -> dict[str, Any]:
+    """The fields of an access line, those left out that nobody knows."""
+    fields = {"event": "request", "method": method, "path": path, "status": status}
+    if sent is not None:
+        fields["bytes"] = sent
+    fields["seconds"] = round(seconds, 6)
+    if remote:
+        fields["remote"] = remote
+    if user_agent is not None:
+        fields["user_agent"] = user_agent
+    if referer is not None:
+        fields["referer"] = referer
+    if request_id is not None:
+        fields["request_id"] = request_id
+    return fields
 
 
 def _request_id(resp: Any, environ: dict[str, Any]) -> str | None:
     headers = resp.headers.items() if hasattr(resp.headers, "items") else resp.headers
     for name, value in headers or ():
-        if name.lower() == "x-request-id":
+        if len(name) == 12 and name.lower() == "x-request-id":
             return str(value)
     return environ.get("HTTP_X_REQUEST_ID")

@@ -221,6 +221,9 @@ class FarrierWorker:
         """
         if self.slot is not None:
             error = sys.exc_info()[1]
+            if error is None:
+                self.slot.counters.add(seconds, status is None or status >= 500)
+                return
             # The loop's servers cancel what a client has left, and what does not end in time.
             cut = type(error).__name__ == "CancelledError" and self.slot.stage == DRAINING
             self.slot.counters.add(seconds, cut or failed(status, error))
@@ -234,7 +237,7 @@ class FarrierWorker:
         elif sys.exc_info()[1] is not None:
             self.count(seconds, None)
 
-    def answered(self, scope: dict[str, Any], seconds: float, status: Any, headers: Any, size: int) -> None:
+    def answered(self, scope: dict[str, Any], seconds: float, sent: Any) -> None:
         """For classes whose server does not log requests itself."""
 
     @property

@@ -12,14 +12,12 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any
 
-from farrier.health.asgi import HealthMiddleware
 from farrier.health.checks import checks_in_force, run_checks_async
 from farrier.serve import events
-from farrier.serve.apps import ASGIRequest
 from farrier.serve.board import DRAINING
 from farrier.serve.workers.accepting import Acceptor
 from farrier.serve.workers.base import READY_AGAIN, FarrierWorker
-from farrier.serve.workers.calls import Calls
+from farrier.serve.workers.calls import Calls, Turns
 from farrier.serve.workers.drain import LOOK, Drain, end_for_sure, has_bytes, is_unsent
 
 
@@ -83,7 +81,7 @@ class LoopWorker(FarrierWorker):
     calls: Calls
     #: A stop has begun: responses announce the close.
     draining = False
-    _turns: asyncio.Semaphore | None = None
+    _turns: Turns | None = None
     #: Each has a ``transport``.
     connections: Collection[Any]
 
@@ -101,10 +99,10 @@ class LoopWorker(FarrierWorker):
         return self.draining or (self.acceptor is not None and self.acceptor.crowded)
 
     @property
-    def turns(self) -> asyncio.Semaphore:
+    def turns(self) -> Turns:
         """One for each request that the plan has memory for; further ones wait, first come, first served."""
         if self._turns is None:
-            self._turns = asyncio.Semaphore(max(1, self.cfg.worker_connections))
+            self._turns = Turns(max(1, self.cfg.worker_connections))
         return self._turns
 
     def put_down(self, token: object, request_id: str | None = None) -> float:
@@ -114,7 +112,7 @@ class LoopWorker(FarrierWorker):
         return super().put_down(token, request_id)
 
     def around(self, app: Any) -> Any:
-        self.calls = Calls(HealthMiddleware(ASGIRequest(app, self)))
+        self.calls = Calls(app, self)
         return self.calls
 
     def watch_signals(self, loop: asyncio.AbstractEventLoop) -> None:

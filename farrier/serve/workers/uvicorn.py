@@ -12,6 +12,7 @@ from typing import Any
 from gunicorn.workers.base import Worker
 
 from farrier.serve.endings import WORKER_BOOT_ERROR
+from farrier.serve.log import request_fields
 from farrier.serve.workers.loop import LoopAcceptor, LoopWorker
 
 try:
@@ -94,13 +95,13 @@ class Answer:
         self.worker = worker
         self.app = connection.app
 
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        async def answer(message: dict[str, Any]) -> None:
+    def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> Any:
+        def answer(message: dict[str, Any]) -> Any:
             if message["type"] == "http.response.start" and self.worker.announces and self.is_last():
                 message = {**message, "headers": [*message.get("headers", ()), CLOSE]}
-            await send(message)
+            return send(message)
 
-        await self.app(scope, receive, answer)
+        return self.app(scope, receive, answer)
 
     def is_last(self) -> bool:
         """Whether the request in hand has come as a whole, and no other one behind it."""
@@ -208,12 +209,15 @@ class UvicornWorker(LoopWorker, Worker):
         log.setLevel(max(self.log.error_log.level, logging.WARNING))
         log.propagate = False
 
-    def answered(self, scope: dict[str, Any], seconds: float, status: Any, headers: Any, size: int) -> None:
+    def answered(self, scope: dict[str, Any], seconds: float, sent: Any) -> None:
         """The access line, as the other classes have it: ``access_log_format``, JSON, statsd."""
-        if not (self.log.access_log_enabled or self.cfg.statsd_host):
-            return
-        response = _Response(status, headers, size)
-        self.log.access(response, scope_headers(scope), environ(scope), timedelta(seconds=seconds))
+        log = self.log
+        if self.cfg.statsd_host or not getattr(log, "structured_access", False):
+            if log.access_log_enabled or self.cfg.statsd_host:
+                response = _Response(sent.status, sent.headers, sent.size)
+                log.access(response, scope_headers(scope), environ(scope), timedelta(seconds=seconds))
+        elif log.access_log_enabled:
+            log.say_request(fields_of(scope, seconds, sent))
 
 
 class _Response:
@@ -223,6 +227,29 @@ class _Response:
         self.status = str(status if status is not None else 500)
         self.sent = sent
         self.headers = [(_text(name), _text(value)) for name, value in headers]
+
+
+def fields_of(scope: dict[str, Any], seconds: float, sent: Any) -> dict[str, Any]:
+    """As log.access_fields(), straight from what ASGI says."""
+    agent = referer = None
+    for name, value in scope["headers"]:
+        if name == b"user-agent":
+            agent = value.decode("latin-1")
+        elif name == b"referer":
+            referer = value.decode("latin-1")
+    client = scope.get("client")
+    status = 500 if sent.status is None else int(sent.status)
+    return request_fields(
+        scope["method"], _target(scope), status, sent.size, seconds,
+        client[0] if client else None, agent, referer, sent.request_id,
+    )  # fmt: skip
+
+
+def _target(scope: dict[str, Any]) -> str:
+    """The request's path as the client wrote it, with its query."""
+    query = scope.get("query_string", b"")
+    path = _text(scope.get("raw_path") or scope["path"])
+    return f"{path}?{_text(query)}" if query else path
 
 
 def _text(raw: bytes | str) -> str:
@@ -235,13 +262,11 @@ def scope_headers(scope: dict[str, Any]) -> list[tuple[str, str]]:
 
 def environ(scope: dict[str, Any]) -> dict[str, Any]:
     """What Gunicorn's logger reads of a request, by WSGI's names."""
-    query = _text(scope.get("query_string", b""))
-    path = _text(scope.get("raw_path") or scope["path"])
     found = {
         "REQUEST_METHOD": scope["method"],
-        "RAW_URI": f"{path}?{query}" if query else path,
+        "RAW_URI": _target(scope),
         "PATH_INFO": scope["path"],
-        "QUERY_STRING": query,
+        "QUERY_STRING": _text(scope.get("query_string", b"")),
         "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
         "REMOTE_ADDR": scope["client"][0] if scope.get("client") else "",
     }
