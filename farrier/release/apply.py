@@ -19,14 +19,26 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import FarrierError
 from ..sizing.units import SizingError
-from . import account, diffs, events, files, history, notify, preflight, priority, remove, runtime, systemd
+from . import (
+    account,
+    diffs,
+    events,
+    files,
+    history,
+    notify,
+    preflight,
+    priority,
+    remove,
+    runtime,
+    systemd,
+)
 from . import state as states
 from .events import Journal, Step
 from .layout import Layout
 from .machine import Machine, Stopped
 from .spec import Spec
 from .state import Release, State
-from .view import View, look
+from .view import View, look, unmeasured
 
 if TYPE_CHECKING:
     from ..sizing.plan import Plan
@@ -100,7 +112,9 @@ def apply(spec: Spec, *, check: bool = False, diff: bool = False, say: Say | Non
         previewed = preview(view, action, diff)
     except SizingError as error:
         raise FarrierError(f"settings: {error}") from None
-    refuse_small(previewed)
+    if not (view.release and view.release.served):
+        # One that has served is what it is: then a warning says so.
+        refuse_small(previewed)
     known = files.read_json(layout.app_json) or {}
     if action == "nothing" and (keys := spec.differs(known)):
         previewed.changed, previewed.steps = True, [Step("spec", True, 0.0, ", ".join(keys))]
@@ -168,6 +182,8 @@ def _would(view: View, action: str, plan: Plan) -> Iterator[tuple[str, str]]:
         yield "check", f"import {view.spec.app}"
     if view.spec.commands_migrate and (view.release is None or "migrate" not in view.release.done):
         yield "migrate", f"{len(view.spec.commands_migrate)} commands"
+    if view.spec.measure.enabled and (view.release is None or unmeasured(view.spec, view.release)):
+        yield "measure", ", ".join(view.spec.measure.requests)
     yield "files", f"{plan.value('workers')} workers, {plan.value('strategy')}"
     if action == "reload":
         yield "reload", "HUP"
@@ -399,11 +415,19 @@ def work(name: str) -> int:
     result.steps = journal.steps
     result.release = machine.state.release
     result.plan = machine.plan.to_dict() if machine.plan else None
-    result.warnings = [*machine.warnings, *_tell(machine, result)]
+    result.warnings = [*machine.warnings, *_too_small(machine), *_tell(machine, result)]
     journal.end(result.to_dict())
     if result.failed:
         print(result.msg, file=sys.stderr)
     return 1 if result.failed else 0
+
+
+def _too_small(machine: Machine) -> list[str]:
+    """What is said of an app that boots here and has no room to work by its plan: never a refusal."""
+    verdict = machine.plan.verdict if machine.plan else None
+    if verdict is None or verdict.level != "not viable":
+        return []
+    return [f"{machine.spec.name} is not viable here: {verdict.why}"]
 
 
 def _tell(machine: Machine, result: Result) -> list[str]:

@@ -55,9 +55,9 @@ def run(
         )  # fmt: skip
     except OSError as error:
         raise FarrierError(f"{what}: {error.strerror or error}: {argv[0]}", 1) from None
-    output, complaints = _Lines(process.stdout, on_line), _Lines(process.stderr, on_line)
     watchdog = _kill_after(process, timeout)
     try:
+        output, complaints = _Lines(process.stdout, on_line), _Lines(process.stderr, on_line)
         status = process.wait()
     except BaseException:
         # Whoever is stopped puts things back: nobody may go on writing meanwhile.

@@ -17,6 +17,8 @@ RUNTIME = Path("/usr/local/lib/farrier")
 LAUNCHER = Path("/usr/local/bin/farrier")
 # systemd puts every farrier-NAME.slice into it, because of the dash.
 APPS_SLICE = "farrier.slice"
+# In an app's folder under ETC: the plan that a deploy under way is about to serve with.
+CLAIM = "claim.json"
 # The first line of every unit that we write; a unit without it is somebody else's.
 MARK = "# Written by farrier for the app {name}; change the app's spec instead of this file."
 

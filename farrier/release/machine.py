@@ -19,7 +19,21 @@ from typing import TYPE_CHECKING, NoReturn
 from ..errors import FarrierError
 from . import account as accounts
 from . import colour as colours
-from . import files, guard, history, notify, priority, remove, room, runtime, shared, source, systemd, units
+from . import (
+    files,
+    guard,
+    history,
+    measure,
+    notify,
+    priority,
+    remove,
+    room,
+    runtime,
+    shared,
+    source,
+    systemd,
+    units,
+)
 from . import state as states
 from .build import Build, seal
 from .events import Journal, bare
@@ -28,7 +42,7 @@ from .files import Undo
 from .layout import COLOURS, ETC, PASSING_UNITS, UNITS, VAR, Layout
 from .spec import Spec
 from .state import Release, State
-from .view import View, look
+from .view import View, look, unmeasured
 
 if TYPE_CHECKING:
     from ..sizing.plan import Plan
@@ -152,6 +166,9 @@ class Machine:
         if not self.target and self.spec.migrate_here:
             # A database that went forward does not go back with the code.
             self.migrate(view, release)
+        if not self.target and self.measure(view, release):
+            # The plan may be another one now.
+            action = self.judged(view)
         if action in ("live", "reload", "nothing"):
             self.settle(view, release, action)
         else:
@@ -201,6 +218,18 @@ class Machine:
         if self.spec.commands_migrate and "migrate" not in release.done:
             build = Build(view, release, self.account, self.journal)
             build.step("migrate", build.migrate)
+
+    def measure(self, view: View, release: Release) -> bool:
+        """Measures a release that has not been yet. What comes of it refuses nothing."""
+        if not unmeasured(self.spec, release):
+            return False
+        self.changed = True
+        build = Build(view, release, self.account, self.journal)
+        former = Release.load(self.layout, self.state.release or "")
+        why: list[str] = []
+        build.step("measure", lambda step: why.append(measure.into(build, step, former)))
+        self.warnings += [f"{self.spec.name} could not be measured: {one}" for one in why if one]
+        return True
 
     # -- changes that the serving colour takes without a restart ---------------------------------------
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FarrierError
-from .layout import ETC
+from . import files
+from .layout import CLAIM, ETC
+from .spec import WEIGHT
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..sizing.budget import Budget
     from ..sizing.plan import Plan
     from ..sizing.settings import Settings
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from .spec import Spec
 
 SETTINGS_SOURCE = "settings.json"
+# A person's own limit of an app's memory is taken as given: no weight moves it.
+OWN_LIMITS = ("memory_limit", "memory_max")
 
 
 def workload_of(given: Mapping[str, Any]) -> Workload:
@@ -36,30 +41,99 @@ def settings_of(spec: Spec, env: Mapping[str, str]) -> Settings:
     return Settings.merged(Settings.from_environ(env), lower)
 
 
-def others(name: str) -> list[tuple[str, int]]:
-    """The other apps of this host and the bytes that each is expected to take, by the plan it serves with.
+@dataclass(frozen=True)
+class Neighbour:
+    """Another app of this host, by the plan it serves with or is about to."""
 
-    Standard library only, and no more than files are read: the Ansible side does the same without us.
-    """
+    name: str
+    taken: int
+    """Bytes that it is expected to take: its plan's peak in a deploy."""
+    weight: int = WEIGHT
+    workload: Workload | None = None
+    """None, and settings too: it keeps what it has, by a person's own limit or a plan that cannot be read."""
+    settings: Settings | None = None
+
+    def wish(self, budget: Budget) -> int:
+        """Bytes that it would take if it were alone on the host."""
+        from ..sizing.plan import plan
+
+        if self.workload is None or self.settings is None:
+            return self.taken
+        return peak(plan(budget, self.workload, self.settings))
+
+    def needs(self, budget: Budget) -> tuple[int, int]:
+        """The least with which it runs, and what it can use, in bytes."""
+        from ..sizing.apportion import needs
+
+        if self.workload is None or self.settings is None:
+            return self.taken, self.taken
+        return needs(budget, self.workload, self.settings)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The plan of an app beside the others of its host, and what becomes of theirs."""
+
+    plan: Plan
+    too_large: tuple[tuple[Neighbour, int], ...] = ()
+    """Who has more than its part by weight, and that part in bytes."""
+    must_shrink: bool = False
+    """This app does not fit before they have their part only."""
+
+
+def others(name: str) -> list[Neighbour]:
+    """The other apps of this host: by the plan in force, or the claim of a deploy under way."""
     found = []
-    for path in sorted(ETC.glob("*/plan.json")):
-        if path.parent.name == name:
-            continue
+    for folder in sorted(path for path in ETC.glob("*") if path.name != name):
+        data = files.read_json(folder / CLAIM) or files.read_json(folder / "plan.json") or {}
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            found.append((path.parent.name, int(data["memory_deploy_peak"])))
-        except (OSError, ValueError, KeyError, TypeError):
+            taken = int(data["memory_deploy_peak"])
+        except (KeyError, TypeError, ValueError):
             continue
+        found.append(_neighbour(folder, data, taken))
     return found
 
 
-def plan_for(spec: Spec, layout: Layout, measured: Mapping[str, Any], env: Mapping[str, str]) -> Plan:
-    """The plan of this app on this host, now.
+def _neighbour(folder: Path, data: Mapping[str, Any], taken: int) -> Neighbour:
+    from ..sizing.settings import Settings
+    from ..sizing.units import SizingError
+    from ..sizing.workload import Workload
 
-    `measured` holds what the import check saw (``app_memory`` in bytes, ``boot_seconds``); what a person
-    stated in the spec's workload stands above it. Other apps keep what their plans take: where this one does
-    not fit beside them as it would alone, it is planned with what they leave. Raises SizingError, and
-    FarrierError where the given memory and theirs pass the host's.
+    wanted = files.read_json(folder / "wanted.json") if (folder / CLAIM).exists() else None
+    weight = (wanted or files.read_json(folder / "app.json") or {}).get("weight", WEIGHT)
+    inputs = data.get("inputs") or {}
+    try:
+        workload, settings = Workload.from_dict(inputs["workload"]), Settings.from_dict(inputs["settings"])
+    except (SizingError, KeyError, TypeError):
+        return Neighbour(folder.name, taken, weight)
+    if any(name in settings for name in OWN_LIMITS):
+        return Neighbour(folder.name, taken, weight)
+    return Neighbour(folder.name, taken, weight, workload, settings)
+
+
+def plan_for(
+    spec: Spec, layout: Layout, measured: Mapping[str, Any], env: Mapping[str, str], serves: bool = False
+) -> Plan:
+    """The plan of this app on this host, now: that of :func:`fitted`."""
+    return fitted(spec, layout, measured, env, serves).plan
+
+
+def fitted(
+    spec: Spec,
+    layout: Layout,
+    measured: Mapping[str, Any],
+    env: Mapping[str, str],
+    serves: bool = False,
+    by_part: bool = False,
+) -> Fitted:
+    """The plan of this app on this host, now, beside the other apps.
+
+    `measured` is what is known of the release. `serves`: it is the one that serves, which keeps its part as
+    long as all fit. `by_part`: this app gives way to another one, to its part by weight.
+
+    Where all fit as each would be alone, each is planned so. Else each has a part by weight; others keep what
+    they have until their own next deploy, if this one finds room for its least beside them. Raises
+    SizingError, and FarrierError that says what does not fit and what would.
     """
     from ..sizing.budget import read_budget
     from ..sizing.memory import share_of
@@ -70,50 +144,94 @@ def plan_for(spec: Spec, layout: Layout, measured: Mapping[str, Any], env: Mappi
     workload, settings = workload_for(spec, measured), settings_of(spec, env)
     alone = plan(budget, workload, settings)
     beside = others(spec.name)
-    taken = sum(size for _, size in beside)
-    expected = int(str(alone.value("memory_deploy_peak")))
-    # An app that was here first is planned as before, so that it stays as it is when another one comes.
-    if expected + taken <= share_of(budget, workload, settings).available or not beside:
-        return alone
-    if "memory_limit" in settings or "memory_max" in settings:
+    taken = sum(one.taken for one in beside)
+    expected, available = peak(alone), share_of(budget, workload, settings).available
+    wishes = sum(one.wish(budget) for one in beside)
+    if not beside or expected + max(taken, wishes) <= available:
+        return Fitted(alone)
+    if any(name in settings for name in OWN_LIMITS):
         if expected + taken > budget.memory_bytes:
             raise FarrierError(_too_much(spec.name, expected, beside, budget.memory_bytes))
-        return alone
-    left = _less(budget, taken, beside)
-    if left is None:
-        raise FarrierError(_too_much(spec.name, expected, beside, budget.memory_bytes))
-    found = plan(left, workload, settings)
-    if found.verdict.level == "not viable":
-        needed = int(str(found.value("memory_deploy_peak")))
-        raise FarrierError(_too_much(spec.name, needed, beside, budget.memory_bytes))
-    return found
+        return Fitted(alone)
+    if serves and not by_part and (kept := _in_force(layout, budget, workload, settings, available - taken)):
+        return Fitted(kept)
+    part, least, parts = _parts(spec, budget, workload, settings, beside)
+    left = available - taken
+    mine = part if by_part or left < least else min(part, left)
+    found = plan(_budget_of(budget, workload, settings, mine, beside), workload, settings)
+    too_large = tuple((one, parts[one.name]) for one in beside if one.taken > parts[one.name])
+    return Fitted(found, too_large, left < least)
 
 
-def _less(budget: Budget, taken: int, beside: list[tuple[str, int]]) -> Budget | None:
-    """The budget without what the other apps take; None where nothing is left."""
-    if taken >= budget.memory_bytes:
+def peak(made: Plan) -> int:
+    """Bytes that an app is expected to take by its plan, a deploy included."""
+    return int(str(made.value("memory_deploy_peak")))
+
+
+def _in_force(
+    layout: Layout, budget: Budget, workload: Workload, settings: Settings, left: int
+) -> Plan | None:
+    """The plan that the app serves with, made again of its own part; None where it is not to stay.
+
+    It stays for the same host, app and choices, and where the others leave what it takes.
+    """
+    from ..sizing.plan import Plan, plan
+    from ..sizing.units import SizingError
+
+    try:
+        known = Plan.from_dict(files.read_json(layout.etc / "plan.json") or {})
+    except SizingError:
         return None
-    return replace(
-        budget,
-        memory_bytes=budget.memory_bytes - taken,
-        machine_memory_bytes=budget.machine_memory_bytes - taken,
-        taken_bytes=taken,
-        memory_source=f"{budget.memory_source}, less {_named(beside)}",
-    )
+    of_host = (known.budget.memory_bytes + known.budget.taken_bytes, known.budget.cpus)
+    if of_host != (budget.memory_bytes, budget.cpus) or (known.workload, known.settings.to_dict()) != (
+        workload,
+        settings.to_dict(),
+    ):
+        return None
+    again = plan(known.budget, workload, settings)
+    return again if peak(again) <= left else None
 
 
-def _named(beside: list[tuple[str, int]]) -> str:
-    """``138 MiB for api, 90 MiB for admin``."""
+def _parts(
+    spec: Spec, budget: Budget, workload: Workload, settings: Settings, beside: list[Neighbour]
+) -> tuple[int, int, dict[str, int]]:
+    """This app's part in bytes, the least that it needs, and the parts of all. Raises FarrierError."""
+    from ..sizing.apportion import App, apportion, needs
+    from ..sizing.memory import share_of
+    from ..sizing.units import SizingError
+
+    share = share_of(budget, workload, settings)
+    try:
+        least, wanted = needs(budget, workload, settings)
+        apps = [App(spec.name, spec.weight, least, wanted)]
+        for one in beside:
+            apps.append(App(one.name, one.weight, *one.needs(budget)))
+        parts = apportion(share.available, apps, share.reserved)
+    except SizingError as error:
+        raise FarrierError(f"memory: {error}") from None
+    return parts[spec.name], least, parts
+
+
+def _budget_of(
+    budget: Budget, workload: Workload, settings: Settings, part: int, beside: list[Neighbour]
+) -> Budget:
+    """The budget of a part of the host."""
+    from ..sizing.apportion import part_of
+
+    found = part_of(budget, workload, settings, part)
+    return replace(found, memory_source=f"{budget.memory_source}, shared with {_names(beside)}")
+
+
+def _names(beside: list[Neighbour]) -> str:
+    return ", ".join(one.name for one in beside)
+
+
+def _too_much(name: str, needed: int, beside: list[Neighbour], memory: int) -> str:
     from ..sizing.units import format_bytes
 
-    return ", ".join(f"{format_bytes(size)} for {name}" for name, size in beside)
-
-
-def _too_much(name: str, needed: int, beside: list[tuple[str, int]], memory: int) -> str:
-    from ..sizing.units import format_bytes
-
+    named = ", ".join(f"{format_bytes(one.taken)} for {one.name}" for one in beside)
     return (
-        f"memory: {name} needs {format_bytes(needed)} beside {_named(beside)}, and this host has "
+        f"memory: {name} needs {format_bytes(needed)} beside {named}, and this host has "
         f"{format_bytes(memory)} in all; lower settings.memory_limit (gunicorn_app_memory) of an app that "
         "needs less, or give the host more"
     )
@@ -127,6 +245,10 @@ def workload_for(spec: Spec, measured: Mapping[str, Any]) -> Workload:
             given[name] = measured[name]
     if spec.settings.get("worker_class"):
         given["worker_class"] = spec.settings["worker_class"]
+    if measured.get("measurement"):
+        from ..sizing.measurement import workload_of as workload_measured
+
+        return workload_measured(measured["measurement"], given)
     assumed = workload_of(given)
     # A bare import sees less than a warm process: it may only raise the profile's assumption.
     memory = int(measured.get("app_memory", 0))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import envfile, files
 from .files import File
 from .layout import UNITS, Layout
-from .spec import Spec
+from .spec import WEIGHT, Spec
 
 if TYPE_CHECKING:
     from ..sizing.plan import Plan
@@ -42,7 +42,7 @@ def everything(
     """Every file that `colour` needs, except the one that says which colour is active."""
     return [
         socket(spec, layout, plan),
-        slice_(layout, plan),
+        slice_(spec, layout, plan),
         template(spec, layout),
         command(spec, layout, colour, plan),
         limits(spec, layout, colour, plan),
@@ -105,8 +105,12 @@ def _named(layout: Layout, colour: str) -> str:
     return f"{layout.mark}\n[Unit]\nWants={service}\n\n[Socket]\nService={service}\n"
 
 
-def slice_(layout: Layout, plan: Plan) -> Unit:
+def slice_(spec: Spec, layout: Layout, plan: Plan) -> Unit:
     total = memory_total(plan)
+    lines = [f"MemoryMax={total}"] if total else []
+    if spec.weight != WEIGHT:
+        # systemd's own is the same 100.
+        lines.append(f"CPUWeight={spec.weight}")
     text = f"""\
 {layout.mark}
 [Unit]
@@ -114,7 +118,7 @@ Description={layout.name}: both colours together
 
 [Slice]
 MemoryAccounting=yes
-{_lines([f"MemoryMax={total}"] if total else [])}
+{_lines(lines)}
 """
     return Unit(UNITS / layout.slice, text, needs="live")
 
@@ -301,6 +305,8 @@ def environment(
     arenas = plan.value("malloc_arena_max")
     if arenas:
         out["MALLOC_ARENA_MAX"] = str(arenas)
+    if "malloc_trim_threshold" in plan and plan.value("malloc_trim_threshold"):
+        out["MALLOC_TRIM_THRESHOLD_"] = str(plan.value("malloc_trim_threshold"))
     out["PATH"] = f"{link}/venv/bin:/usr/local/bin:/usr/bin:/bin"
     out.update(given)
     python_path = [f"{link}/src/{path}".rstrip("/") for path in paths]

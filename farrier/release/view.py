@@ -53,6 +53,8 @@ class View:
     """A release on disk that was built from exactly this; None: one has to be built."""
     missing: list[str] = field(default_factory=list)
     """In check mode: what is not there yet and an earlier task would have brought."""
+    gives_way: bool = False
+    """To another app that does not fit otherwise: the plan is made of this app's part by weight."""
 
     @cached_property
     def identity(self) -> str:
@@ -89,8 +91,13 @@ class View:
             out |= envfile.parse_dotenv(text, name)
         return {**out, **self.spec.env}
 
+    def fitted(self, env: Mapping[str, str]) -> sized.Fitted:
+        """The plan beside the other apps of this host. Raises SizingError and FarrierError."""
+        serves = self.release is not None and self.release.id == self.state.release
+        return sized.fitted(self.spec, self.layout, self.measured, env, serves, self.gives_way)
+
     def plan(self, env: Mapping[str, str]) -> Plan:
-        return sized.plan_for(self.spec, self.layout, self.measured, env)
+        return self.fitted(env).plan
 
     def files(self, colour: str, release: Release | None) -> tuple[list[Unit], Plan, dict[str, str]]:
         """What `colour` needs to serve `release`, the plan behind it, and the environment it gets."""
@@ -126,6 +133,8 @@ class View:
         if self.state.run:
             return "deploy"
         needs = {unit.needs for unit in self.differing()}
+        if unmeasured(self.spec, self.release):
+            needs.add("live")
         if not units.active(self.layout, self.state.active).is_there():
             needs.add("restart")
         if units.socket_moves(self.spec, self.layout):
@@ -174,6 +183,15 @@ class View:
             in ("active", "reloading")
             and systemd.show(self.layout.socket, "ActiveState")["ActiveState"] == "active"
         )
+
+
+def unmeasured(spec: Spec, release: Release) -> bool:
+    """Whether this release is to be measured and has not been yet.
+
+    Not under a strategy that only reloads: what comes of it might need more than that.
+    """
+    chosen = spec.measure.enabled and spec.settings.get("strategy") != "reload"
+    return chosen and "measure" not in release.done
 
 
 def look(spec: Spec, layout: Layout, check: bool = False, known: str = "") -> View:

@@ -265,6 +265,32 @@ options:
     type: str
     choices: [auto, overlap, rolling, queue, reload]
     default: auto
+  weight:
+    description:
+      - This app's part of the host's memory and CPU relative to the other apps there, from V(1) to V(1000).
+        It counts where they do not all fit as each would be alone.
+    type: int
+    default: 100
+  measure:
+    description:
+      - Whether a new release is measured on the host before it serves, and how. The plan stands on what came
+        of it. A release that cannot be measured is deployed all the same, with a warning.
+    type: dict
+    default: {}
+    suboptions:
+      enabled:
+        description:
+          - Whether it is measured at all, by default V(true).
+        type: bool
+      requests:
+        description:
+          - What it is asked, a method and a path each, by default V(GET /).
+        type: list
+        elements: str
+      seconds:
+        description:
+          - Seconds that it may take, by default 20.
+        type: int
   guard:
     description:
       - How long a new release is watched after it took over, and what turns it back by itself. The next

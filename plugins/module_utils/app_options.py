@@ -74,6 +74,16 @@ APP_OPTIONS = {
         "choices": ["auto", "overlap", "rolling", "queue", "reload"],
         "default": "auto",
     },
+    "weight": {"type": "int", "default": 100},
+    "measure": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "enabled": {"type": "bool"},
+            "requests": {"type": "list", "elements": "str"},
+            "seconds": {"type": "int"},
+        },
+    },
     "guard": {
         "type": "dict",
         "default": {},
@@ -134,13 +144,15 @@ def spec_of(options: dict, source: dict, **more: object) -> dict:
         spec["keep_data"] = options["keep_data"]
         return spec
     spec.update({key: options[key] for key in _SAME if options[key] not in ("", [], {}, None)})
+    if options["weight"] != 100:
+        spec["weight"] = options["weight"]
     if options["start_timeout"]:
         spec["start_timeout"] = options["start_timeout"]
     spec["source"] = source
     spec["health_path"] = options["health_path"]
     spec["settings"] = chosen_settings(options)
     spec["workload"] = _given(options["workload"])
-    spec.update({key: given for key in ("guard", "notify") if (given := _given(options[key]))})
+    spec.update({key: given for key in ("measure", "guard", "notify") if (given := _given(options[key]))})
     if options["retry_bad"]:
         spec["retry_bad"] = True
     spec["commands"] = {"build": options["build_commands"], "migrate": options["migrate_commands"]}

@@ -9,11 +9,12 @@ farrier/release/sized.py makes the plan in force by the same rules; a test compa
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .app_options import chosen_settings
 from .host import Refused
+from .sizing.apportion import WEIGHT, App, apportion, needs, part_of
 from .sizing.budget import Budget, read_budget
 from .sizing.database import connections_of, worker_count_in_deploy
 from .sizing.memory import share_of
@@ -23,6 +24,9 @@ from .sizing.units import MIB, SizingError, format_bytes
 from .sizing.workload import Workload
 
 ETC = Path("/etc/farrier")
+CLAIM = "claim.json"
+#: A person's own limit of an app's memory is taken as given: no weight moves it.
+OWN_LIMITS = ("memory_limit", "memory_max")
 #: A machine sold as 512 MiB shows its init less: kernel and firmware keep up to a sixth of small ones.
 NOMINAL = 1.2
 #: Step, in bytes, in which the least memory of an app is looked for.
@@ -52,60 +56,101 @@ def plan_beside_others(options: dict, budget: Budget | None = None) -> tuple[Bud
         ) from refused
 
 
-def others(name: str) -> list:
-    """The other apps of this host, and the bytes that each is expected to take by its plan in force."""
+@dataclass(frozen=True)
+class Neighbour:
+    """Another app of this host, by the plan it serves with or is about to; as in farrier/release/sized.py."""
+
+    name: str
+    #: Bytes that it is expected to take: its plan's peak in a deploy.
+    taken: int
+    weight: int = WEIGHT
+    #: None, and settings too: it keeps what it has, by a person's own limit or a plan that cannot be read.
+    workload: Workload | None = None
+    settings: Settings | None = None
+
+    def wish(self, host: Budget) -> int:
+        """Bytes that it would take if it were alone on the host."""
+        return self.taken if self.workload is None else _peak(plan(host, self.workload, self.settings))
+
+    def needs(self, host: Budget) -> tuple[int, int]:
+        """The least with which it runs, and what it can use, in bytes."""
+        if self.workload is None:
+            return self.taken, self.taken
+        return needs(host, self.workload, self.settings)
+
+
+def others(name: str) -> list[Neighbour]:
+    """The other apps of this host: by the plan in force, or the claim of a deploy under way."""
     found = []
-    for path in sorted(ETC.glob("*/plan.json")):
-        if path.parent.name == name:
-            continue
+    for folder in sorted(path for path in ETC.glob("*") if path.name != name):
+        data = _json(folder / CLAIM) or _json(folder / "plan.json")
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            found.append((path.parent.name, int(data["memory_deploy_peak"])))
-        except (OSError, ValueError, KeyError, TypeError):
+            taken = int(data["memory_deploy_peak"])
+        except (KeyError, TypeError, ValueError):
             continue
+        found.append(_neighbour(folder, data, taken))
     return found
+
+
+def _neighbour(folder: Path, data: dict, taken: int) -> Neighbour:
+    wanted = _json(folder / "wanted.json") if (folder / CLAIM).exists() else {}
+    weight = (wanted or _json(folder / "app.json")).get("weight", WEIGHT)
+    inputs = data.get("inputs") or {}
+    try:
+        workload, settings = Workload.from_dict(inputs["workload"]), Settings.from_dict(inputs["settings"])
+    except (SizingError, KeyError, TypeError):
+        return Neighbour(folder.name, taken, weight)
+    if any(name in settings for name in OWN_LIMITS):
+        return Neighbour(folder.name, taken, weight)
+    return Neighbour(folder.name, taken, weight, workload, settings)
+
+
+def _json(path: Path) -> dict:
+    """A file's object; empty where there is none."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def _beside(
     options: dict, host: Budget, workload: Workload, settings: Settings, alone: Plan
 ) -> tuple[Budget, Plan]:
-    """The plan with what the other apps leave, where the app does not fit beside them as it would alone."""
+    """The plan beside the other apps: as if alone where all fit so, else of this app's part by weight."""
     beside = others(options["name"])
-    taken = sum(size for _name, size in beside)
-    expected = _peak(alone)
-    if not beside or expected + taken <= share_of(host, workload, settings).available:
+    taken, expected = sum(one.taken for one in beside), _peak(alone)
+    share = share_of(host, workload, settings)
+    wishes = sum(one.wish(host) for one in beside)
+    if not beside or expected + max(taken, wishes) <= share.available:
         return host, alone
-    if "memory_limit" in settings or "memory_max" in settings:
+    if any(name in settings for name in OWN_LIMITS):
         if expected + taken > host.memory_bytes:
             raise Refused(_crowded(options, expected, beside, host))
         return host, alone
-    if taken >= host.memory_bytes:
-        raise Refused(_crowded(options, expected, beside, host))
-    left = replace(
-        host,
-        memory_bytes=host.memory_bytes - taken,
-        machine_memory_bytes=host.machine_memory_bytes - taken,
-        taken_bytes=taken,
-        memory_source=f"{host.memory_source}, less {_named(beside)}",
-    )
-    found = plan(left, workload, settings)
-    if found.verdict.level == "not viable":
-        raise Refused(_crowded(options, _peak(found), beside, host))
-    return left, found
+    try:
+        least, wanted = needs(host, workload, settings)
+        mine = App(options["name"], options["weight"], least, wanted)
+        apps = [mine, *(App(one.name, one.weight, *one.needs(host)) for one in beside)]
+        part = apportion(share.available, apps, share.reserved)[options["name"]]
+    except SizingError as error:
+        raise Refused(f"{options['prefix']}memory: {error}") from error
+    left = share.available - taken
+    own = part_of(host, workload, settings, part if left < least else min(part, left))
+    names = ", ".join(one.name for one in beside)
+    own = replace(own, memory_source=f"{host.memory_source}, shared with {names}")
+    return own, plan(own, workload, settings)
 
 
 def _peak(made: Plan) -> int:
     return int(str(made.value("memory_deploy_peak")))
 
 
-def _named(beside: list) -> str:
-    return ", ".join(f"{format_bytes(size)} for {name}" for name, size in beside)
-
-
 def _crowded(options: dict, needed: int, beside: list, host: Budget) -> str:
     prefix = options["prefix"]
+    named = ", ".join(f"{format_bytes(one.taken)} for {one.name}" for one in beside)
     return (
-        f"{prefix}memory: {options['name']} needs {format_bytes(needed)} beside {_named(beside)}, and this "
+        f"{prefix}memory: {options['name']} needs {format_bytes(needed)} beside {named}, and this "
         f"host has {format_bytes(host.memory_bytes)} in all; lower {prefix}memory of an app that needs less, "
         "or give the host more"
     )

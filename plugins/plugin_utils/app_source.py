@@ -104,6 +104,7 @@ _EXAMPLES = {
     "settings": "workers: 3",
     "database": "max_connections: 100",
     "workload": "kind: io",
+    "measure": "enabled: false",
     "guard": "seconds: 30",
     "notify": "command: 'mail -s deploy team@example.org'",
 }

@@ -18,7 +18,9 @@ from farrier.errors import FarrierError
 from farrier.release import sized
 from farrier.release.layout import Layout
 from farrier.release.spec import Spec
+from farrier.sizing import Settings, Workload, plan
 from farrier.sizing import budget as sizing_budget
+from farrier.sizing.memory import share_of
 
 HOST = Budget.given("512MiB", 1, "host")
 
@@ -58,13 +60,70 @@ def test_preflight_and_the_release_plan_the_same(
     try:
         expected = sized.plan_for(spec, Layout("shop", etc / "root"), {}, {}).to_dict()
     except FarrierError as refused:
-        with pytest.raises(Refused, match=r"^gunicorn_app_memory: shop needs .* beside .* for blog"):
+        with pytest.raises(Refused, match=r"^gunicorn_app_memory: shop .*\bblog\b.* give the host more"):
             host_plan.plan_beside_others(options, HOST)
         assert "blog" in str(refused)
         return
     made = host_plan.plan_beside_others(options, HOST)[1].to_dict()
     values = {key for key in made if key not in ("fields", "inputs", "warnings")}
     assert {key: made[key] for key in values} == {key: expected[key] for key in values}
+
+
+def _serves(etc: Path, name: str, weight: int, app_memory: str, **chosen: Any) -> None:
+    """Another app with the plan that it has alone."""
+    settings = Settings.from_mapping({"runtime": "systemd", **chosen}, "settings.json")
+    made = plan(Budget.given("512MiB", 1, "host"), Workload.profile(app_memory=app_memory), settings)
+    (etc / name).mkdir()
+    (etc / name / "plan.json").write_text(json.dumps(made.to_dict()))
+    (etc / name / "app.json").write_text(json.dumps({"name": name, "weight": weight}))
+
+
+@pytest.mark.parametrize("weights", [(100, 100), (300, 100), (100, 300)])
+@pytest.mark.parametrize("chosen", [{}, {"memory_limit": "300MiB"}])
+def test_two_apps_share_by_weight_and_both_who_look_say_the_same(
+    etc: Path, weights: tuple[int, int], chosen: dict[str, Any]
+) -> None:
+    _serves(etc, "blog", weights[1], "90MiB", **chosen)
+    options = _options(weight=weights[0], workload={"app_memory": "60MiB"})
+    spec = Spec.from_mapping(spec_of(options, remote_source(options)))
+    assert spec.weight == weights[0]
+    found = sized.fitted(spec, Layout("shop", etc / "root"), {}, {})
+    made = host_plan.plan_beside_others(options, HOST)[1].to_dict()
+    values = {key for key in made if key not in ("fields", "inputs", "warnings")}
+    assert {key: made[key] for key in values} == {key: found.plan.to_dict()[key] for key in values}
+    assert "shared with blog" in found.plan.budget.memory_source
+    # blog took what it wanted when it was alone; where a person limited it, that is taken as given.
+    assert [one.name for one, _ in found.too_large] == ([] if chosen else ["blog"])
+    parts = [size for _, size in found.too_large]
+    share = share_of(HOST, found.plan.workload, found.plan.settings)
+    assert sum(parts) + sized.peak(found.plan) <= share.available
+
+
+def test_more_weight_is_a_larger_part(etc: Path) -> None:
+    _serves(etc, "blog", 100, "90MiB")
+    found = []
+    for weight in (50, 500):
+        spec = Spec.from_mapping(
+            spec_of(
+                _options(weight=weight, workload={"app_memory": "60MiB"}),
+                {"type": "requirement", "requirement": "shop"},
+            )
+        )
+        found.append(sized.fitted(spec, Layout("shop", etc / "root"), {}, {}, by_part=True))
+    light, heavy = (one.plan.budget.memory_bytes for one in found)
+    assert light < heavy
+    assert {one.name: size for one, size in found[0].too_large}["blog"] > {
+        one.name: size for one, size in found[1].too_large
+    }["blog"]
+
+
+def test_what_no_parts_would_help_is_refused_with_the_size_that_would(etc: Path) -> None:
+    _serves(etc, "blog", 100, "200MiB")
+    options = _options(workload={"app_memory": "250MiB"})
+    with pytest.raises(Refused) as refused:
+        host_plan.plan_beside_others(options, HOST)
+    assert str(refused.value).startswith("gunicorn_app_memory: shop (minimum ")
+    assert "the smallest size that takes both is " in str(refused.value)
 
 
 @pytest.mark.parametrize(

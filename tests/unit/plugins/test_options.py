@@ -114,7 +114,7 @@ def test_memory_cpus_and_database_are_settings_of_the_plan(app: Path) -> None:
 
 def test_how_it_is_deployed_is_in_the_spec_only_where_somebody_said_so(app: Path) -> None:
     plain = app_options.spec_of(_checked(app), {})
-    assert not {"guard", "notify", "retry_bad", "migrate_here"} & set(plain)
+    assert not {"weight", "measure", "guard", "notify", "retry_bad", "migrate_here"} & set(plain)
     assert "strategy" not in plain["settings"]
     said = {"strategy": "queue", "guard": {"seconds": 5}, "notify": {"command": "logger"}, "retry_bad": True}
     spec = Spec.from_mapping(
@@ -122,6 +122,12 @@ def test_how_it_is_deployed_is_in_the_spec_only_where_somebody_said_so(app: Path
     )
     assert (spec.settings["strategy"], spec.guard.seconds, spec.guard.errors) == ("queue", 5, 0.05)
     assert spec.notify.command == "logger" and spec.retry_bad
+    said = {"weight": 300, "measure": {"requests": ["GET /shop"], "seconds": 5}}
+    spec = Spec.from_mapping(
+        app_options.spec_of(_checked(app, **said), {"type": "requirement", "requirement": "a"})
+    )
+    assert (spec.weight, spec.measure.enabled) == (300, True)
+    assert (spec.measure.requests, spec.measure.seconds) == (("GET /shop",), 5)
 
 
 def test_the_address_of_a_webhook_is_a_secret(app: Path) -> None:
@@ -190,6 +196,11 @@ def test_where_it_listens_is_read_by_farrier_itself(app: Path) -> None:
             {"database": {"max_connections": -1}},
             "gunicorn_app_database.max_connections: given -1: it must be a whole number",
         ),
+        (
+            {"measure": {"requests": ["index"]}},
+            "gunicorn_app_measure.requests: given ['index']; allowed: a list of requests such as",
+        ),
+        ({"weight": 0}, "gunicorn_app_weight: given 0; allowed: a whole number from 1 to 1000"),
         (
             {"guard": {"requests": 0}},
             "gunicorn_app_guard.requests: given 0; allowed: a whole number from 1 to",

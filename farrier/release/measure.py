@@ -1,0 +1,197 @@
+"""A release measured before it serves: what its processes take and do here, for the plan.
+
+``farrier measure`` runs as the app's user within the memory that is free, with the app's environment, after
+the migrations, so that the app can answer. A release is never refused for what comes of it: where there is no
+room, or it fails, the plan stands on what was known before, and one line says so.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import FarrierError
+from . import files, room
+from . import state as states
+from .build import Build
+from .events import Step
+from .state import Release
+
+MIB = 1 << 20
+# Seconds beyond those that it may take, until it is ended: the interpreter starts nicely, beside what serves.
+SLACK = 30.0
+# Figures below 1 MiB (a connection, a request) are kept in steps of this.
+SMALL_STEP = 16 << 10
+# As far apart two measurements of one app came out in the lab: by memory, and by time (the CPU is shared).
+MEMORY_NOISE, TIME_NOISE = 0.05, 0.25
+# An app whose import takes so much more or less than another release's is not what was measured then.
+ALIKE = 0.25
+_BYTES = ("import_memory", "app_memory", "request_memory", "connection_memory", "growth_per_1000")
+_SECONDS = ("import_seconds", "boot_seconds", "cpu_per_request", "wait_per_request")
+_PER_WORKER = ("alone", "shared")
+
+
+def into(build: Build, step: Step, former: Release | None) -> str:
+    """Measures the release of `build` and stores what came of it; answers why not, or an empty text.
+
+    `former` is the release that serves: a figure that differs from its own by no more than noise stays as it
+    was, so that a plan changes when the app does.
+    """
+    measured = build.release.measured
+    before = (former.measured.get("measurement") or None) if former else None
+    try:
+        found = _rounded(_measurement(build))
+    except FarrierError as error:
+        why = str(error).removeprefix("measure: ")
+        measured["not_measured"] = why
+        if before and former and _alike(measured, former.measured):
+            measured |= {key: former.measured[key] for key in ("measurement", "measured_at")}
+            why += f"; planned by what release {former.id} was measured with"
+        else:
+            why += "; planned by what the import showed"
+        step.detail = f"not measured: {why}"
+        return why
+    finally:
+        files.delete(build.scratch)
+    measured["measurement"] = steadied(found, before) if before else found
+    measured["measured_at"] = states.now()
+    step.detail = _in_short(measured["measurement"])
+    return ""
+
+
+def _measurement(build: Build) -> dict[str, Any]:
+    """What ``farrier measure`` prints. Raises FarrierError with one line."""
+    spec, release = build.spec, build.release
+    limit = room.free() - room.SPARE
+    # The arbiter, two workers, and the one that measures.
+    least = 2 * int(release.measured.get("app_memory", 0)) + 2 * room.LEAST
+    if limit < least:
+        raise FarrierError(
+            f"{max(limit, 0) >> 20} MiB are free beside what serves, and it takes {least >> 20} MiB"
+        )
+    build.own(build.scratch)
+    argv = [str(build.venv / "bin" / "farrier"), "measure", spec.app, "--json"]
+    argv += [f"--seconds={spec.measure.seconds}"]
+    argv += [word for one in spec.measure.requests for word in ("--request", one)]
+    env = {**build.command_env(), "PYTHONDONTWRITEBYTECODE": "1", "FARRIER_APP": spec.name}
+    try:
+        text = room.trial(
+            argv, build.account, limit, spec.name, env=env, cwd=build.workdir,
+            timeout=spec.measure.seconds + SLACK, what="measure", own_words=True,
+        )  # fmt: skip
+    except FarrierError as error:
+        if room.killed(str(error)):
+            raise FarrierError(f"it needed more than the {limit >> 20} MiB that are free", 1) from None
+        raise
+    return _judged(text)
+
+
+def _judged(text: str) -> dict[str, Any]:
+    """The object that was printed, if the app answered. Raises FarrierError."""
+    try:
+        found = json.loads(text[text.index("{") :])
+    except ValueError:
+        raise FarrierError("it answered nothing that could be read", 1) from None
+    statuses = {
+        f"{one['method']} {one['path']}": int(one["status"] or 0) for one in found.get("requests") or ()
+    }
+    for request, status in statuses.items():
+        if status >= 500:
+            raise FarrierError(f"{request} answered {status}", 1)
+    if any(status >= 400 for status in statuses.values()):
+        # What a page costs that is not there says nothing of those that are.
+        found |= {"cpu_per_request": None, "wait_per_request": None}
+        missing = ", ".join(
+            f"{request} answered {status}" for request, status in statuses.items() if status >= 400
+        )
+        found["notes"] = [*(found.get("notes") or ()), f"{missing}: its time was left out"]
+    return dict(found)
+
+
+def steadied(found: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """`found` with the former figure wherever the two differ by noise only, or there is no new one.
+
+    Of another worker class or other requests nothing is kept. Pure.
+    """
+    asked = [
+        [(one.get("method"), one.get("path")) for one in each.get("requests") or ()]
+        for each in (found, before)
+    ]
+    if asked[0] != asked[1] or found.get("worker_class") != before.get("worker_class"):
+        return dict(found)
+    out = dict(found)
+    for key in _BYTES:
+        noise = TIME_NOISE if key == "growth_per_1000" else MEMORY_NOISE
+        out[key] = _kept(
+            found.get(key), before.get(key), noise, MIB if key.endswith("app_memory") else SMALL_STEP
+        )
+    for key in _SECONDS:
+        out[key] = _kept(found.get(key), before.get(key), TIME_NOISE, 0)
+    out["shared_fraction"] = _kept(
+        found.get("shared_fraction"), before.get("shared_fraction"), 0, MEMORY_NOISE
+    )
+    for key in _PER_WORKER:
+        ours, theirs = found.get(key), before.get(key)
+        out[key] = {name: _kept(ours.get(name), theirs.get(name), MEMORY_NOISE, MIB) for name in ours} if (
+            ours and theirs
+        ) else ours or theirs  # fmt: skip
+    return out
+
+
+def _kept(now: Any, before: Any, share: float, step: float) -> Any:
+    """The former of two figures where they are within a share of the larger one, or within one step."""
+    if now is None or before is None:
+        return before if now is None else now
+    return before if abs(now - before) <= max(share * max(now, before), step) else now
+
+
+def _rounded(found: dict[str, Any]) -> dict[str, Any]:
+    """Memory up to the next MiB (16 KiB below one), seconds to two digits: more would be noise."""
+    out = dict(found)
+    out |= {key: _up(found[key]) for key in _BYTES if found.get(key) is not None}
+    out |= {key: _digits(found[key]) for key in _SECONDS if found.get(key) is not None}
+    if found.get("shared_fraction") is not None:
+        out["shared_fraction"] = round(float(found["shared_fraction"]), 2)
+    for key in _PER_WORKER:
+        if found.get(key):
+            out[key] = {
+                name: value if name == "workers" or value is None else _up(value)
+                for name, value in found[key].items()
+            }
+    return out
+
+
+def _up(size: float) -> int:
+    step = MIB if size > MIB else SMALL_STEP
+    return math.ceil(size / step) * step
+
+
+def _digits(seconds: float) -> float:
+    return float(f"{seconds:.2g}")
+
+
+def _alike(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Whether another release's measurement may stand for this one: by what their imports took."""
+    if mine.get("worker_class") != theirs.get("worker_class") or mine.get("interface") != theirs.get(
+        "interface"
+    ):
+        return False
+    one, other = int(mine.get("app_memory", 0)), int(theirs.get("app_memory", 0))
+    return abs(one - other) <= ALIKE * max(one, other)
+
+
+def _in_short(found: Mapping[str, Any]) -> str:
+    """``62 MiB, 4 ms CPU and 50 ms waiting a request`` of what could be had."""
+    words = [f"{int(found['app_memory']) >> 20} MiB"] if found.get("app_memory") else []
+    times = [
+        f"{float(found[key]) * 1000:.3g} ms {what}"
+        for key, what in (("cpu_per_request", "CPU"), ("wait_per_request", "waiting"))
+        if found.get(key) is not None
+    ]
+    if times:
+        words.append(f"{' and '.join(times)} a request")
+    if found.get("preload_safe") is not None:
+        words.append("safe to preload" if found["preload_safe"] else "not safe to preload")
+    return ", ".join(words)
