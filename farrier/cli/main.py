@@ -16,6 +16,7 @@ from farrier.errors import FarrierError
 COMMANDS = {
     "plan": "compute the plan for this machine, or for the size you name",
     "explain": "say where one number of the plan comes from",
+    "measure": "measure what an app takes, for the plan to go by",
     "serve": "run an app under Gunicorn with the plan (takes what gunicorn takes)",
     "probe": "ask a URL once: exit status 0 if it is healthy",
     "status": "what runs here now",

@@ -6,10 +6,11 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_farrier_release_subparsers=(apply rollback reload list mark show remove)
-_shtab_farrier_subparsers=(plan explain serve probe status doctor release completion)
+_shtab_farrier_subparsers=(plan explain measure serve probe status doctor release completion)
 
 _shtab_farrier_plan_option_strings=(-h --help --memory --cpus --runtime --workload --worker-class --framework --app-memory --set --no-environment --app --json)
 _shtab_farrier_explain_option_strings=(-h --help --app --memory --cpus --runtime --workload --worker-class --framework --app-memory --set --no-environment)
+_shtab_farrier_measure_option_strings=(-h --help --request --header --seconds --worker-class --memory --cpus --chdir --pythonpath --env --json)
 _shtab_farrier_serve_option_strings=()
 _shtab_farrier_probe_option_strings=(-h --help --timeout --expect --insecure --ca --quiet -q)
 _shtab_farrier_status_option_strings=(-h --help --json)
@@ -29,7 +30,7 @@ _shtab_farrier_option_strings=(-h --help --version)
 
 _shtab_farrier_release_pos_0_choices=(apply rollback reload list mark show remove)
 _shtab_farrier_completion_pos_0_choices=(bash zsh fish)
-_shtab_farrier_pos_0_choices=(plan explain serve probe status doctor release completion)
+_shtab_farrier_pos_0_choices=(plan explain measure serve probe status doctor release completion)
 
 _shtab_farrier_plan__h_nargs=0
 _shtab_farrier_plan___help_nargs=0
@@ -38,6 +39,9 @@ _shtab_farrier_plan___json_nargs=0
 _shtab_farrier_explain__h_nargs=0
 _shtab_farrier_explain___help_nargs=0
 _shtab_farrier_explain___no_environment_nargs=0
+_shtab_farrier_measure__h_nargs=0
+_shtab_farrier_measure___help_nargs=0
+_shtab_farrier_measure___json_nargs=0
 _shtab_farrier_serve_pos_0_nargs=...
 _shtab_farrier_probe__h_nargs=0
 _shtab_farrier_probe___help_nargs=0

@@ -50,8 +50,8 @@ function _shtab_farrier_using
   test "$_shtab_farrier_cmdpath" = "$argv"
 end
 
-set -g _shtab_farrier_commands plan explain serve probe status doctor release 'release apply' 'release rollback' 'release reload' 'release list' 'release mark' 'release show' 'release remove' completion
-set -g _shtab_farrier_opts_with_value --app --app-memory --bad --ca --cpus --expect --framework --memory --runtime --set --timeout --to --worker-class --workload
+set -g _shtab_farrier_commands plan explain measure serve probe status doctor release 'release apply' 'release rollback' 'release reload' 'release list' 'release mark' 'release show' 'release remove' completion
+set -g _shtab_farrier_opts_with_value --app --app-memory --bad --ca --chdir --cpus --env --expect --framework --header --memory --pythonpath --request --runtime --seconds --set --timeout --to --worker-class --workload
 
 complete -c farrier -e
 complete -c farrier -f
@@ -83,6 +83,18 @@ complete -c farrier -n '_shtab_farrier_using explain' -l framework -x -d 'django
 complete -c farrier -n '_shtab_farrier_using explain' -l app-memory -x -d 'memory of one process after its import'
 complete -c farrier -n '_shtab_farrier_using explain' -l set -x -d 'a setting of yours, such as workers=3 or database_max_connections=100; may be repeated'
 complete -c farrier -n '_shtab_farrier_using explain' -l no-environment -d 'leave WORKERS and the like in the environment out'
+complete -c farrier -n '_shtab_farrier_using; and test $_shtab_farrier_npos -eq 0' -a measure -d 'Boots the app as it will serve, sends it the requests that you name, and measures its memory, its growth, its times and whether preloading it is safe. All that it starts it ends.'
+complete -c farrier -n '_shtab_farrier_using measure' -s h -l help -d 'show this help message and exit'
+complete -c farrier -n '_shtab_farrier_using measure' -l request -x -d '"GET /" or "POST /orders {\"id\": 1}"; may be repeated (default GET /)'
+complete -c farrier -n '_shtab_farrier_using measure' -l header -x -d 'sent with each request, such as "Host: shop.example"; may be repeated'
+complete -c farrier -n '_shtab_farrier_using measure' -l seconds -x -d 'bound on all of it (default 20)'
+complete -c farrier -n '_shtab_farrier_using measure' -l worker-class -x -d 'sync, gthread, asgi, uvicorn or gevent (default: the plan'"'"'s)'
+complete -c farrier -n '_shtab_farrier_using measure' -l memory -x -d 'plan for so much memory, such as 512MiB or 2g'
+complete -c farrier -n '_shtab_farrier_using measure' -l cpus -x -d 'plan for so many CPUs, such as 1, 0.5 or 500m'
+complete -c farrier -n '_shtab_farrier_using measure' -l chdir -x -d 'the app'"'"'s folder (default: this one)'
+complete -c farrier -n '_shtab_farrier_using measure' -l pythonpath -x -d 'folders to import from, separated by commas'
+complete -c farrier -n '_shtab_farrier_using measure' -l env -x -d 'a variable for the app beside those that are set here; may be repeated'
+complete -c farrier -n '_shtab_farrier_using measure' -l json -d 'print the measurement as JSON'
 complete -c farrier -n '_shtab_farrier_using; and test $_shtab_farrier_npos -eq 0' -a serve -d 'Takes what gunicorn takes; what is not given comes from the plan.'
 complete -c farrier -n '_shtab_farrier_using; and test $_shtab_farrier_npos -eq 0' -a probe -d 'One request, one line, exit status 0 (healthy), 1 (not), 2 (wrong question).'
 complete -c farrier -n '_shtab_farrier_using probe' -s h -l help -d 'show this help message and exit'

@@ -13,6 +13,7 @@ _shtab_farrier_commands() {
     completion:'Prints a completion script. To install it:'
     doctor:'Examines the apps that farrier deployed to this host, and else the server beside it (in a container: by FARRIER_RUN_DIR and FARRIER_PLAN): settings in force against the plan, limits, memory and swap, the listen queue, descriptors, /dev/shm, disk and health. Changes nothing.'
     explain:'Explains one setting, or lists what can be explained.'
+    measure:'Boots the app as it will serve, sends it the requests that you name, and measures its memory, its growth, its times and whether preloading it is safe. All that it starts it ends.'
     plan:'Computes workers, timeouts, recycling, pools and limits, and says why each is what it is. Changes nothing.'
     probe:'One request, one line, exit status 0 (healthy), 1 (not), 2 (wrong question).'
     release:'deploy, list, roll back and remove the apps of this host'
@@ -77,6 +78,24 @@ _shtab_farrier_explain_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_farrier_explain_defaults_added=0
+
+_shtab_farrier_measure_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "*--request[\"GET \/\" or \"POST \/orders \{\\\"id\\\"\: 1\}\"\; may be repeated (default GET \/)]:REQUEST:"
+  "*--header[sent with each request, such as \"Host\: shop.example\"\; may be repeated]:HEADER:"
+  "--seconds[bound on all of it (default 20)]:SECONDS:"
+  "--worker-class[sync, gthread, asgi, uvicorn or gevent (default\: the plan\'s)]:CLASS:"
+  "--memory[plan for so much memory, such as 512MiB or 2g]:SIZE:"
+  "--cpus[plan for so many CPUs, such as 1, 0.5 or 500m]:N:"
+  "--chdir[the app\'s folder (default\: this one)]:FOLDER:"
+  "--pythonpath[folders to import from, separated by commas]:PATHS:"
+  "*--env[a variable for the app beside those that are set here\; may be repeated]:NAME=VALUE:"
+  "--json[print the measurement as JSON]"
+  ":such as app.main\:app or app.main\:create_app():"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_farrier_measure_defaults_added=0
 
 _shtab_farrier_plan_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -226,6 +245,7 @@ _shtab_farrier() {
         completion) _arguments -C -s $_shtab_farrier_completion_options ;;
         doctor) _arguments -C -s $_shtab_farrier_doctor_options ;;
         explain) _arguments -C -s $_shtab_farrier_explain_options ;;
+        measure) _arguments -C -s $_shtab_farrier_measure_options ;;
         plan) _arguments -C -s $_shtab_farrier_plan_options ;;
         probe) _arguments -C -s $_shtab_farrier_probe_options ;;
         release) _shtab_farrier_release ;;

@@ -1,0 +1,52 @@
+"""Figures from samples. Pure."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+#: Equal parts of the requests by which growth is told from steps. Memory grows in steps (an arena, a huge
+#: page), so the residuals of a line through many samples hang together and its error would be far too small.
+BLOCKS = 10
+#: A slope counts from this many standard errors on: Student's t for BLOCKS - 1 degrees of freedom, 95 %
+#: two-sided.
+SIGNIFICANT = 2.26
+
+
+def growth(samples: Sequence[tuple[int, int]]) -> tuple[float, float]:
+    """Bytes in 1,000 requests and their standard error, from (requests so far, bytes) at equal distances.
+
+    The slope is the mean of the increments between samples, its error theirs: one step in ten blocks is a
+    slope of one error, a leak has the same increment in each. Raises ValueError for fewer than four samples.
+    """
+    if len(samples) < 4:
+        raise ValueError(f"{len(samples)} samples: growth takes four at least")
+    slopes = [
+        (late[1] - early[1]) * 1000 / (late[0] - early[0]) for early, late in itertools.pairwise(samples)
+    ]
+    mean = sum(slopes) / len(slopes)
+    variance = sum((one - mean) ** 2 for one in slopes) / (len(slopes) - 1)
+    return mean, math.sqrt(variance / len(slopes))
+
+
+def grown(slope: float, error: float) -> int:
+    """``growth_per_1000``: 0 where the slope is not above its error."""
+    return round(slope) if slope > SIGNIFICANT * error and slope > 0 else 0
+
+
+def shared_fraction(app_memory: int, own: int) -> float:
+    """Such that the plan's ``worker = app_memory x (1 - shared_fraction)`` is what a forked worker has of its
+    own after the warm-up (its USS): see footprint() in farrier/sizing/memory.py. From 0 to below 1."""
+    return min(max(1 - own / app_memory, 0.0), 0.999)
+
+
+def kind(interface: str | None, cpu: float | None, wait: float | None) -> str | None:
+    """``async`` for ASGI; else by what a request does most of its time; None where that was not measured."""
+    if cpu is None or wait is None:
+        return None
+    if interface == "asgi":
+        return "async"
+    if wait < 0.5 * cpu:
+        return "cpu"
+    return "io" if wait > 4 * cpu else "mixed"

@@ -1,0 +1,558 @@
+"""The stages of a measurement, one after the other and never two boots at once: a host may be small.
+
+Import; boot alone, warm up, a second worker, requests one by one, several at once, connections; boot
+preloaded, warm up. What does not fit the time or the memory is left out, and a note says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from farrier.errors import FarrierError
+from farrier.measure import figures, processes
+from farrier.measure.asking import Connection, NoAnswer, Request
+from farrier.measure.processes import ProcessGone
+from farrier.measure.server import AppFailed, Launch, Server, environment, start
+
+if TYPE_CHECKING:
+    from farrier.sizing import Budget
+
+MIB = 1 << 20
+#: Requests of the warm-up, for each worker, and the share of the time it may take.
+WARM, WARM_SHARE = 100, 0.08
+#: Requests from which growth and times are taken, and the share of the time they may take.
+STEADY, STEADY_SHARE = 1000, 0.3
+#: Requests at once: threads and loops are asked for so many.
+AT_ONCE_THREADS, AT_ONCE_LOOP = 8, 16
+#: Connections of which the second lot is compared with the first, which fills what the heap has free.
+CONNECTIONS_FIRST, CONNECTIONS_MORE = 50, 100
+#: Longest share of the time that one answer may take.
+ANSWER_SHARE, ANSWER_MOST = 0.25, 10.0
+#: Seconds of the time that are kept to end everything.
+END = 1.0
+#: Bytes that must stay free beside what a stage is expected to take.
+SPARE = 16 * MIB
+LOOPS = ("asgi", "uvicorn", "gevent")
+SERVES = {"sync": "wsgi", "gthread": "wsgi", "gevent": "wsgi", "asgi": "asgi", "uvicorn": "asgi"}
+HEALTH = Request("GET", "/health")
+
+
+@dataclass
+class Question:
+    """What a person asked."""
+
+    app: str
+    requests: list[Request]
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    seconds: float = 20.0
+    worker_class: str | None = None
+    budget: Budget | None = None
+    chdir: str = "."
+    pythonpath: str | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+
+def measure(question: Question) -> dict[str, Any]:
+    """The measurement, schema 1 of docs/measure.md; ``failed`` is None or why a part has no figures.
+
+    Raises AppFailed where there are none at all, FarrierError for a question that cannot be asked.
+    """
+    token = secrets.token_hex(8)
+    folder = Path(tempfile.mkdtemp(prefix="farrier-measure-"))
+    try:
+        return Session(question, folder, token).run()
+    finally:
+        processes.end_marked(token)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Session:
+    """One measurement in its folder."""
+
+    def __init__(self, question: Question, folder: Path, token: str) -> None:
+        from farrier.sizing import read_budget
+
+        self.question = question
+        self.folder = folder
+        self.began = time.monotonic()
+        self.deadline = self.began + question.seconds - min(END, question.seconds / 4)
+        self.environ = environment(question.environ, token)
+        self.budget = question.budget or read_budget()
+        self.requests = list(question.requests)
+        self.notes: list[str] = []
+        self.findings: list[str] = []
+        self.found: dict[str, Any] = {}
+        self.imported: dict[str, Any] = {}
+        self.warm_seconds = 0.0
+        self.warmed = 0
+        self.boots: bool | None = None
+
+    def run(self) -> dict[str, Any]:
+        self.imported = self.look()
+        self.findings = self.imported.pop("findings")
+        launch = self.launch(self.choose_class())
+        self.found.update(worker_class=launch.worker_class)
+        failed: str | None = None
+        log: tuple[str, ...] = ()
+        try:
+            self.alone(launch)
+        except AppFailed as error:
+            failed, log = str(error), error.log
+        if failed is None:
+            self.preloaded(launch)
+        else:
+            self.note(f"not preloaded: {failed}")
+        return self.answer() | {"failed": failed, "log": list(log)}
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self.deadline - time.monotonic()
+
+    # --- the import -------------------------------------------------------------------------------
+
+    def look(self) -> dict[str, Any]:
+        """What the process that imported the app has to say. Raises AppFailed."""
+        answer, hang, log = (self.folder / name for name in ("import.json", "hang", "import.log"))
+        environ = dict(self.environ)
+        if self.question.pythonpath:
+            paths = self.question.pythonpath.split(",")
+            environ["PYTHONPATH"] = ":".join([*paths, *filter(None, [environ.get("PYTHONPATH")])])
+        seconds = max(self.left - 0.5, 0.5)
+        argv = [
+            "-m",
+            "farrier.measure.importing",
+            self.question.app,
+            str(answer),
+            str(hang),
+            f"{seconds:.2f}",
+        ]
+        argv += [self.question.worker_class] if self.question.worker_class else []
+        process = start(argv, environ, self.question.chdir, log)
+        try:
+            process.wait(max(self.left, 0.5))
+        except subprocess.TimeoutExpired:
+            process.kill()
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]
+        if not answer.exists():
+            raise AppFailed(self.not_imported(process.returncode, hang, seconds), lines)
+        found: dict[str, Any] = json.loads(answer.read_text())
+        if "error" in found:
+            raise AppFailed(found["error"], [*lines, *str(found.get("stack") or "").splitlines()])
+        return found
+
+    def not_imported(self, status: int, hang: Path, seconds: float) -> str:
+        app = self.question.app
+        text = hang.read_text(encoding="utf-8", errors="replace") if hang.exists() else ""
+        if text:
+            return f"{app}: still importing after {seconds:.0f} s {_innermost(text, self.question.chdir)}"
+        if status == -9:
+            free = processes.free_memory() // MIB
+            return f"{app}: its import was killed, most likely for memory: there are {free} MiB free"
+        return f"{app}: its import ended the process (status {status})"
+
+    def choose_class(self) -> str:
+        """A person's, else the plan's own for what the app speaks. Raises FarrierError."""
+        interface, chosen = self.imported["interface"], self.question.worker_class
+        if chosen is not None:
+            if interface in ("asgi", "wsgi") and SERVES[chosen] != interface:
+                fitting = ", ".join(name for name, serves in SERVES.items() if serves == interface)
+                speaks = f"{self.question.app} is {interface.upper()}"
+                raise FarrierError(f"worker class {chosen}: {speaks}; allowed are {fitting}")
+            return chosen
+        if interface != "asgi":
+            return "gthread"
+        return "uvicorn" if self.imported["framework"] == "fastapi" and self.imported["uvicorn"] else "asgi"
+
+    def launch(self, worker_class: str) -> Launch:
+        from farrier.sizing import Settings, Workload, plan
+
+        workload = Workload.profile(
+            worker_class=worker_class,
+            framework=self.imported["framework"],
+            app_memory=self.imported["import_memory"],
+        )
+        chosen = Settings.from_mapping({"worker_class": worker_class}, "--worker-class")
+        made = plan(self.budget, workload, chosen)
+        arenas = made.value("malloc_arena_max")
+        environ = dict(self.environ)
+        if arenas:
+            # As the unit of a release has it.
+            environ.setdefault("MALLOC_ARENA_MAX", str(arenas))
+        threads = int(str(made.value("threads") or 1)) if worker_class == "gthread" else 1
+        folder, asked = self.folder, self.question
+        return Launch(asked.app, worker_class, threads, environ, asked.chdir, asked.pythonpath, folder)
+
+    # --- alone ------------------------------------------------------------------------------------
+
+    def alone(self, launch: Launch) -> None:
+        """Raises AppFailed where it does not boot, or answers nothing."""
+        self.check_room(launch)
+        with Server(launch, 1, preload=False, deadline=self.deadline) as server:
+            self.found["boot_seconds"] = server.until_ready(1)
+            worker = server.workers[0]
+            try:
+                self.found["app_memory"] = processes.memory(worker).rss
+                self.found["alone"] = _at_rest(server)
+                worker = self.first_answers(server, worker)
+                self.warm_up(server, worker)
+                self.found["app_memory"] = processes.memory(worker).rss
+                self.found["alone"] = _at_rest(server)
+                self.second(server, worker)
+                worker = server.workers[0]
+                self.one_by_one(server, worker)
+                self.at_once(server, worker, launch)
+                if launch.worker_class in LOOPS:
+                    self.connections(server, worker)
+            except (ProcessGone, NoAnswer) as error:
+                self.note(_what_ended(server, error))
+
+    def check_room(self, launch: Launch) -> None:
+        """Raises AppFailed where the app alone cannot fit: the kernel would take somebody for it."""
+        free, needed = self.free(), int(self.imported["import_memory"])
+        if free < needed:
+            taken = f"{launch.app}: one process takes {needed // MIB} MiB after its import"
+            raise AppFailed(f"{taken}, and {free // MIB} MiB are free")
+
+    def free(self) -> int:
+        """Bytes; of a smaller machine that was named no more than it has."""
+        return min(processes.free_memory(), self.budget.memory_bytes)
+
+    @property
+    def patience(self) -> float:
+        """Until when an answer is waited for."""
+        most = min(ANSWER_MOST, self.question.seconds * ANSWER_SHARE)
+        return min(time.monotonic() + most, self.deadline)
+
+    def first_answers(self, server: Server, worker: int) -> int:
+        """Asks each request and leaves out what fails; the worker's pid then. Raises AppFailed if all do."""
+        wrong = []
+        for request in self.requests:
+            status = None
+            for _ in range(3):
+                try:
+                    with Connection(server.address) as connection:
+                        status, _seconds = self.ask(connection, request)
+                except NoAnswer as error:
+                    began = time.monotonic()
+                    wrong.append((request, f"{request.name}: {error}"))
+                    if isinstance(error.__cause__, TimeoutError) or worker not in server.workers:
+                        worker = server.replace(worker)
+                        self.warm_seconds += time.monotonic() - began
+                    break
+                if status < 500:
+                    break
+            else:
+                wrong.append((request, f"{request.name} answers {status}"))
+        self.requests = [one for one in self.requests if all(one is not request for request, _ in wrong)]
+        if not self.requests:
+            raise AppFailed("; ".join(text for _, text in wrong), server.tail())
+        for _, text in wrong:
+            self.note(f"{text}: left out of every figure")
+        for request in self.requests:
+            if request.status is not None and request.status >= 300:
+                self.note(f"{request.name} answers {request.status}: the figures are those of such an answer")
+        return worker
+
+    def ask(self, connection: Connection, request: Request) -> tuple[int, float]:
+        status, seconds = connection.ask(
+            request.message(self.question.headers), request.method, self.patience
+        )
+        request.statuses[status] += 1
+        return status, seconds
+
+    def warm_up(self, server: Server, worker: int) -> None:
+        """The same number for each worker."""
+        began = time.monotonic()
+        limit = min(began + self.question.seconds * WARM_SHARE, self.deadline)
+        most = self.warmed or WARM
+        count = 0
+        with server.only(worker), Connection(server.address) as connection:
+            while count < most and (count < len(self.requests) or time.monotonic() < limit):
+                self.ask(connection, self.requests[count % len(self.requests)])
+                count += 1
+        if not self.warmed:
+            self.warmed, self.warm_seconds = count, time.monotonic() - began
+            if count < WARM:
+                self.note(f"warmed up by {count} requests only: they are slow")
+
+    def second(self, server: Server, worker: int) -> None:
+        """A second worker beside the first shows what two share; then it goes again."""
+        boot = float(self.found["boot_seconds"])
+        if self.left < self.reserve + 1.3 * boot + self.warm_seconds + 1.0:
+            self.note("one worker alone, not two: no time for the boot of another")
+            return
+        needed = processes.memory(worker).uss or int(self.found["app_memory"])
+        if self.free() < needed * 1.2 + SPARE:
+            self.note("one worker alone, not two: no memory for another, so its figures show nothing shared")
+            return
+        added = server.add_worker()
+        self.warm_up(server, added)
+        self.found["alone"] = _at_rest(server)
+        server.remove_worker()
+
+    @property
+    def reserve(self) -> float:
+        """Seconds that the preloaded boot will take."""
+        return 1.3 * float(self.imported["import_seconds"]) + 1.0 + 2 * self.warm_seconds
+
+    def one_by_one(self, server: Server, worker: int) -> None:
+        """Growth, CPU and wait, from requests one after the other."""
+        each = max(self.warm_seconds / max(self.warmed, 1), 1e-5)
+        limit = max(min(self.question.seconds * STEADY_SHARE, self.left - self.reserve - 1.0), 0.5)
+        count = min(STEADY, int(limit / each)) // figures.BLOCKS * figures.BLOCKS
+        block = count // figures.BLOCKS
+        stop = min(time.monotonic() + 1.5 * limit, self.deadline)
+        with Connection(server.address) as connection:
+            base = self.transport(connection, worker)
+            samples = [(0, processes.memory(worker).uss or 0)]
+            cpu, queued = processes.cpu_times(worker)
+            done, total = 0, 0.0
+            while done < max(count, 5) and (time.monotonic() < stop or not done):
+                total += self.ask(connection, self.requests[done % len(self.requests)])[1]
+                done += 1
+                if block and done % block == 0:
+                    samples.append((done, processes.memory(worker).uss or 0))
+            ran, waited = processes.cpu_times(worker)
+        used = (ran - cpu) / done
+        self.found["cpu_per_request"] = used
+        self.found["wait_per_request"] = max(total / done - used - (waited - queued) / done - base, 0.0)
+        if block < 2 or len(samples) < 4:
+            self.note(f"growth not measured: only {done} requests fit the time")
+            return
+        slope, error = figures.growth(samples)
+        self.found["growth_per_1000"] = figures.grown(slope, error)
+        self.found["growth_error"] = round(error)
+        if done < STEADY:
+            self.note(f"growth from {done} requests only")
+
+    def transport(self, connection: Connection, worker: int) -> float:
+        """Seconds that a request takes beside the worker's CPU where no app waits: of the health answer."""
+        cpu, queued = processes.cpu_times(worker)
+        total, count = 0.0, 50
+        for _ in range(count):
+            total += connection.ask(HEALTH.message(), "GET", self.patience)[1]
+        ran, waited = processes.cpu_times(worker)
+        return max((total - (ran - cpu) - (waited - queued)) / count, 0.0)
+
+    def at_once(self, server: Server, worker: int, launch: Launch) -> None:
+        """What one more request in hand takes."""
+        most = {"sync": 1, "gthread": min(launch.threads, AT_ONCE_THREADS)}.get(
+            launch.worker_class, AT_ONCE_LOOP
+        )
+        if self.left < self.reserve + 0.5:
+            self.note("memory of requests in hand not measured: no time")
+            return
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(Connection(server.address)) for _ in range(most)]
+            # Every thread and connection has been used once, so that only the requests are new.
+            for one in clients:
+                one.send(b"GET /health HTTP/1.1\r\n", self.patience)
+            if launch.worker_class == "gthread":
+                _until_threads(worker, most)
+            for one in clients:
+                one.send(b"Host: localhost\r\n\r\n", self.patience)
+                one.receive("GET", self.patience)
+            if not processes.forget_peak(worker):
+                self.note("memory of requests in hand not measured: the kernel does not tell the peak anew")
+                return
+            base = processes.peak(worker)
+            stop = min(time.monotonic() + self.question.seconds * 0.05, self.deadline - self.reserve)
+            for turn in range(5):
+                if turn and (time.monotonic() > stop or self.free() < SPARE):
+                    break
+                self.burst(clients, turn)
+            self.found["request_memory"] = max(processes.peak(worker) - base, 0) // max(most - 1, 1)
+
+    def burst(self, clients: Sequence[Connection], turn: int) -> None:
+        chosen = [self.requests[(turn + index) % len(self.requests)] for index in range(len(clients))]
+        until = self.patience
+        for one, request in zip(clients, chosen, strict=True):
+            one.send(request.message(self.question.headers), until)
+        for one, request in zip(clients, chosen, strict=True):
+            request.statuses[one.receive(request.method, until)] += 1
+
+    def connections(self, server: Server, worker: int) -> None:
+        """What one more connection takes: idle after a request, or half-way through sending one."""
+        if self.left < self.reserve + 0.5 or self.free() < SPARE + 32 * MIB:
+            self.note("memory of a connection not measured: no time or no memory for it")
+            return
+        idle = self.lot(server, worker, lambda one: one.ask(HEALTH.message(), "GET", self.patience))
+        part = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: 1"
+        slow = self.lot(server, worker, lambda one: one.send(part, self.patience))
+        busy = self.found.get("request_memory") or 0
+        self.found["connections"] = {"idle": idle, "slow": slow, "busy": busy}
+        self.found["connection_memory"] = max(idle, slow, busy)
+
+    def lot(self, server: Server, worker: int, begin: Any) -> int:
+        """Bytes of each of the second lot."""
+        with contextlib.ExitStack() as stack:
+            sizes = []
+            for count in (CONNECTIONS_FIRST, CONNECTIONS_MORE):
+                for _ in range(count):
+                    begin(stack.enter_context(Connection(server.address)))
+                # An answer on another connection: what was sent before it has been read.
+                with Connection(server.address) as last:
+                    last.ask(HEALTH.message(), "GET", self.patience)
+                sizes.append(processes.memory(worker).uss or 0)
+        return max(sizes[1] - sizes[0], 0) // CONNECTIONS_MORE
+
+    # --- preloaded --------------------------------------------------------------------------------
+
+    def preloaded(self, launch: Launch) -> None:
+        """The same with the app loaded before the fork and its heap frozen."""
+        if launch.worker_class == "gevent":
+            self.note("not preloaded: gevent patches the standard library before the import, in each worker")
+            return
+        if self.left < self.reserve:
+            self.note("not preloaded: no time left for another boot")
+            return
+        if self.free() < int(self.imported["import_memory"]) * 1.3 + SPARE:
+            self.note("not preloaded: no memory for it")
+            return
+        expected = {request.name: request.status for request in self.requests}
+        try:
+            with Server(launch, 2, preload=True, deadline=self.deadline) as server:
+                self.compare(server, expected)
+        except AppFailed as error:
+            if self.left <= 0:
+                self.note("preloaded it was not ready in the time that was left")
+                return
+            self.boots = False
+            self.findings.append(f"preloaded it does not boot: {error}")
+
+    def compare(self, server: Server, expected: Mapping[str, int | None]) -> None:
+        try:
+            for worker in server.workers:
+                with server.only(worker), Connection(server.address) as connection:
+                    for request in self.requests:
+                        status, _ = self.ask(connection, request)
+                        if status >= 500:
+                            usual = expected[request.name]
+                            self.findings.append(f"preloaded, {request.name} answers {status}, alone {usual}")
+                            self.boots = False
+                self.warm_up(server, worker)
+            self.boots = self.boots is not False
+            self.found["shared"] = _at_rest(server)
+        except NoAnswer as error:
+            if self.left <= 0:
+                self.note("preloaded, its requests were not over in the time that was left")
+                return
+            self.boots = False
+            self.findings.append(f"preloaded, a request has no answer: {error}")
+        except ProcessGone as error:
+            self.note(_what_ended(server, error))
+
+    # --- the answer -------------------------------------------------------------------------------
+
+    def answer(self) -> dict[str, Any]:
+        """Every key of the schema."""
+        found, imported = self.found, self.imported
+        shared, app_memory = found.get("shared"), found.get("app_memory")
+        fraction = None
+        if shared and shared["uss"] is not None and app_memory:
+            fraction = round(figures.shared_fraction(app_memory, shared["uss"]), 3)
+        cpu, wait = found.get("cpu_per_request"), found.get("wait_per_request")
+        told = all(one.status is not None and one.status < 400 for one in self.requests)
+        kind = figures.kind(imported["interface"], cpu, wait) if told else None
+        safe = False if self.findings else self.boots
+        return {
+            "schema": 1,
+            "app": self.question.app,
+            "interface": imported["interface"],
+            "framework": imported["framework"],
+            "worker_class": found["worker_class"],
+            "python": imported["python"],
+            "gunicorn": imported["gunicorn"],
+            "machine": {"memory_bytes": self.budget.memory_bytes, "cpus": self.budget.cpus},
+            "requests": [
+                {"method": one.method, "path": one.path, "status": one.status, "count": one.statuses.total()}
+                for one in self.question.requests
+            ],
+            "seconds": round(time.monotonic() - self.began, 2),
+            "import_memory": imported["import_memory"],
+            "import_seconds": round(imported["import_seconds"], 3),
+            "boot_seconds": _rounded(found.get("boot_seconds"), 3),
+            "app_memory": app_memory,
+            "alone": found.get("alone"),
+            "shared": shared,
+            "shared_fraction": fraction,
+            "growth_per_1000": found.get("growth_per_1000"),
+            "growth_error": found.get("growth_error"),
+            "request_memory": found.get("request_memory"),
+            "connection_memory": found.get("connection_memory"),
+            "connections": found.get("connections"),
+            "cpu_per_request": _rounded(cpu, 6),
+            "wait_per_request": _rounded(wait, 6),
+            "kind": kind,
+            "preload_safe": safe if found["worker_class"] != "gevent" else None,
+            "preload_findings": self.findings,
+            "notes": self.notes,
+        }
+
+
+def _rounded(value: float | None, places: int) -> float | None:
+    return None if value is None else round(value, places)
+
+
+def _at_rest(server: Server) -> dict[str, int | None]:
+    """The mean over the workers, and the master's own. Bytes. Raises ProcessGone."""
+    pids = server.workers
+    found = [processes.memory(pid) for pid in pids]
+
+    def mean(name: str) -> int | None:
+        values = [getattr(one, name) for one in found]
+        return None if None in values or not values else sum(values) // len(values)
+
+    master = processes.memory(server.process.pid).pss
+    each = {name: mean(name) for name in ("rss", "pss", "uss")}
+    return {"workers": len(pids), **each, "master_pss": master}
+
+
+def _what_ended(server: Server, error: Exception) -> str:
+    """A sentence; the arbiter knows in a moment why a worker ended."""
+    until = time.monotonic() + 1.0
+    while time.monotonic() < until and not server.events("worker_ended") and not server.killed:
+        time.sleep(0.02)
+    if server.killed:
+        return "a worker was killed for memory: the figures that are missing would have come from it"
+    ended = server.events("worker_ended")
+    return str(ended[-1]["message"]) if ended else f"the requests were cut short: {error}"
+
+
+def _until_threads(worker: int, count: int) -> None:
+    """Until a thread each waits for the rest of its request: the pool's, beside the main one."""
+    until = time.monotonic() + 1.0
+    while processes.threads(worker) <= count and time.monotonic() < until:
+        time.sleep(0.005)
+
+
+def _innermost(dump: str, folder: str) -> str:
+    """``at main.py, line 3`` from faulthandler's dump: the app's own innermost line, else any."""
+    import re
+
+    frames = re.findall(r'^  File "(.+)", line (\d+) in (.+)$', dump, re.MULTILINE)
+    here = str(Path(folder).resolve())
+    own = [frame for frame in frames if frame[0].startswith(here + "/")]
+    if not frames:
+        return ""
+    name, line, _ = (own or frames)[0]
+    return f"at {name.removeprefix(here + '/')}, line {line}"
