@@ -184,6 +184,8 @@ def _would(view: View, action: str, plan: Plan) -> Iterator[tuple[str, str]]:
         yield "migrate", f"{len(view.spec.commands_migrate)} commands"
     if view.spec.measure.enabled and (view.release is None or unmeasured(view.spec, view.release)):
         yield "measure", ", ".join(view.spec.measure.requests)
+    if (fitted := view.fitted(view.spec.env)).must_shrink:
+        yield "room", ", ".join(f"{one.name} gives way" for one, _ in fitted.too_large)
     yield "files", f"{plan.value('workers')} workers, {plan.value('strategy')}"
     if action == "reload":
         yield "reload", "HUP"
@@ -246,12 +248,16 @@ class Following:
     placed: bool = False
 
 
-def launch(spec: Spec, layout: Layout, order: Mapping[str, Any], say: Say) -> Result:
+def launch(
+    spec: Spec, layout: Layout, order: Mapping[str, Any], say: Say, wait: float | None = None
+) -> Result:
     """Starts ``farrier-deploy-NAME.service`` and follows its events to the end.
 
-    A run that is under way to the same end is followed instead; for another one's end this waits a while.
+    A run that is under way to the same end is followed instead; for another one's end this waits a while
+    (seconds, by default what FARRIER_DEPLOY_WAIT says).
     """
-    until, told = time.monotonic() + _patience(), False
+    patience = _patience() if wait is None else wait
+    until, told = time.monotonic() + patience, False
     while True:
         following = _begin(spec, layout, order) or _join(spec, layout, order)
         if following is not None:
@@ -260,9 +266,7 @@ def launch(spec: Spec, layout: Layout, order: Mapping[str, Any], say: Say) -> Re
             raise FarrierError(f"{layout.name}: {states.held_by(layout)}", 1)
         if not told and states.is_locked(layout):
             told = True
-            print(
-                f"{layout.name}: {states.held_by(layout)}; waiting up to {_patience():.0f} s", file=sys.stderr
-            )
+            print(f"{layout.name}: {states.held_by(layout)}; waiting up to {patience:.0f} s", file=sys.stderr)
         time.sleep(WAIT_AGAIN)
     try:
         result = _followed(layout, following, say)
@@ -402,7 +406,10 @@ def work(name: str) -> int:
     spec = Spec.from_mapping(data)
     layout = Layout(name, Path(spec.root))
     journal = Journal(layout.events, str(order.get("run", "")))
-    machine = Machine(spec, layout, journal, spec.who, order.get("target"), bool(order.get("reload")))
+    machine = Machine(
+        spec, layout, journal, spec.who, order.get("target"), bool(order.get("reload")),
+        bool(order.get("replan")), bool(order.get("gives_way")),
+    )  # fmt: skip
     # systemctl stop of this unit is a failure like any other: everything is put back.
     signal.signal(signal.SIGTERM, _stopped)
     result = Result(url=spec.listen.url)

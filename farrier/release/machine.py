@@ -24,6 +24,7 @@ from . import (
     guard,
     history,
     measure,
+    neighbours,
     notify,
     priority,
     remove,
@@ -39,7 +40,7 @@ from .build import Build, seal
 from .events import Journal, bare
 from .exchange import Exchange, complete, end_candidate, had_no_room, keep_plan, links, step_back
 from .files import Undo
-from .layout import COLOURS, ETC, PASSING_UNITS, UNITS, VAR, Layout
+from .layout import CLAIM, COLOURS, ETC, PASSING_UNITS, UNITS, VAR, Layout
 from .spec import Spec
 from .state import Release, State
 from .view import View, look, unmeasured
@@ -74,12 +75,18 @@ class Machine:
     target: str | None = None
     only_reload: bool = False
     """Nothing but a HUP: whoever edited a settings file on the host wants it read."""
+    only_plan: bool = False
+    """Nothing but the plan of what serves, made anew beside the other apps."""
+    gives_way: bool = False
+    """That plan is of the app's part by weight, for another app that does not fit otherwise."""
     state: State = field(init=False)
     undo: Undo = field(init=False)
     account: accounts.Account = field(init=False)
     plan: Plan | None = None
     changed: bool = False
     warnings: list[str] = field(default_factory=list)
+    shrunk: list[str] = field(default_factory=list)
+    """Other apps that gave way to this one in this run."""
     unwoken: str = ""
     """Why what is to serve does not serve as it should."""
 
@@ -104,6 +111,7 @@ class Machine:
                     raise
                 except BaseException as error:
                     self.back_out(error, first)
+                    self.give_back()
                     raise
         finally:
             # Whoever started the run gave the apps the CPU, whatever becomes of it.
@@ -155,10 +163,12 @@ class Machine:
         target = Release.load(self.layout, self.target) if self.target else None
         # What a rollback serves is built: its source need not be there any more.
         view = look(self.spec, self.layout, known=target.source if target else "")
+        view.gives_way = self.gives_way
         if target:
             view.release = target
         action = self.judged(view)
-        told = "rollback" if self.target else TOLD_AS.get(action, "settings")
+        back = self.target and not self.only_plan
+        told = "rollback" if back else TOLD_AS.get(action, "settings")
         self.state.run |= {"phase": "build", "source": view.source, "action": told}
         release = view.release or self.build(view)
         view.release = release
@@ -169,6 +179,8 @@ class Machine:
         if not self.target and self.measure(view, release):
             # The plan may be another one now.
             action = self.judged(view)
+        if not self.only_plan:
+            self.make_room(view, release)
         if action in ("live", "reload", "nothing"):
             self.settle(view, release, action)
         else:
@@ -231,12 +243,60 @@ class Machine:
         self.warnings += [f"{self.spec.name} could not be measured: {one}" for one in why if one]
         return True
 
+    def make_room(self, view: View, release: Release) -> None:
+        """Where other apps have more than their parts: says so, or has them give way first if it must be.
+
+        Raises FarrierError where one of them does not: what serves is as it was then.
+        """
+        fitted = view.fitted(view.given_env(self.layout.release(release.id) / "src"))
+        if not fitted.must_shrink:
+            self.warnings += [fitted.told(one, part) for one, part in fitted.too_large]
+            return
+        wheel = runtime.find(self.spec.runtime).placed_wheel
+        with self.journal.step("room") as step:
+            step.changed = True
+            self.undo.write(neighbours.claim(self.layout, fitted.plan))
+            for one, part in fitted.too_large:
+                try:
+                    neighbours.replan(one.name, self.layout, f"deploy of {self.spec.name}", wheel, True)
+                except FarrierError as error:
+                    told = f"{one.name} could not give way ({fitted.told(one, part)}): {error}"
+                    raise FarrierError(told, 1) from None
+                self.shrunk.append(one.name)
+            step.detail = ", ".join(f"{name} gave way" for name in self.shrunk)
+            if view.fitted(view.given_env(self.layout.release(release.id) / "src")).must_shrink:
+                raise FarrierError(f"memory: {step.detail}, and there is too little still", 1)
+
+    def give_back(self) -> None:
+        """What other apps gave way with, after this run has failed. Whatever comes of that, it has failed."""
+        wheel = runtime.find(self.spec.runtime).placed_wheel
+        for name in self.shrunk:
+            try:
+                neighbours.replan(name, self.layout, f"failed deploy of {self.spec.name}", wheel, False)
+            except (FarrierError, OSError) as error:
+                self.warnings.append(f"{name} keeps the smaller plan until its next deploy: {error}")
+
     # -- changes that the serving colour takes without a restart ---------------------------------------
 
     def settle(self, view: View, release: Release, action: str) -> None:
         colour = str(self.state.active)
         self.hide_given(view, release)
         wanted, self.plan, _ = view.files(colour, release)
+        # A lower limit only once the workers that are too many have gone: else the kernel would take some.
+        later = action == "reload" and self.shrinks(colour)
+        limits = [unit for unit in wanted if later and unit.path.is_relative_to(UNITS)]
+        self.write([unit for unit in wanted if unit not in limits])
+        links(self.layout, colour)
+        if action == "reload":
+            with self.journal.step("reload") as step:
+                step.changed = True
+                self.reload(colour)
+        if later:
+            self.write(limits)
+        keep_plan(self.layout, colour, release.id)
+
+    def write(self, wanted: list[units.Unit]) -> None:
+        """Files of the colour that serves, and systemd told of those that are its own."""
         with self.journal.step("files") as step:
             written = [unit for unit in wanted if self.undo.write(unit)]
             step.changed = bool(written)
@@ -244,12 +304,13 @@ class Machine:
             if any(unit.path.is_relative_to(UNITS) for unit in written):
                 systemd.reload_units()
             self.changed |= bool(written)
-        links(self.layout, colour)
-        if action == "reload":
-            with self.journal.step("reload") as step:
-                step.changed = True
-                self.reload(colour)
-        keep_plan(self.layout, colour, release.id)
+
+    def shrinks(self, colour: str) -> bool:
+        """Whether the plan to come allows less memory than the one in force."""
+        known = files.read_json(self.layout.colour_dir(colour) / "plan.json") or {}
+        return self.plan is not None and units.number(self.plan, "memory_max") < float(
+            known.get("memory_max") or 0
+        )
 
     def reload(self, colour: str, phase: str = "reload") -> None:
         """HUP; the arbiter itself keeps what it had if the new settings do not boot."""
@@ -383,6 +444,7 @@ class Machine:
         runtime.point(runtime.find(self.spec.runtime))
         files.write_json(self.layout.app_json, self.spec.to_dict(), 0o600)
         files.delete(self.layout.wanted_json)
+        files.delete(self.layout.etc / CLAIM)
         self.undo.forget()
         if self.spec.retry_bad and outcome == "good" and release.bad:
             # It was tried again and survived.
@@ -415,6 +477,7 @@ class Machine:
                 True,
                 f"a run was ended at {phase or 'an unknown step'}; going on from there",
             )
+            files.delete(self.layout.etc / CLAIM)
             # A trial runs in a scope of its own, which outlives a killed run.
             room.clear(self.layout.name)
             if phase == "switched":
@@ -440,6 +503,7 @@ class Machine:
     def go_forward(self) -> None:
         """What was left to do after the switch: the new colour alone, and its spec as the one in force."""
         self.undo.forget()
+        files.delete(self.layout.etc / CLAIM)
         known = states.in_force(self.layout, self.state)
         if known is not None:
             files.write_json(self.layout.app_json, known, 0o600)

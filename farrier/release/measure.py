@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,7 +74,7 @@ def _measurement(build: Build) -> dict[str, Any]:
         )
     build.own(build.scratch)
     argv = [str(build.venv / "bin" / "farrier"), "measure", spec.app, "--json"]
-    argv += [f"--seconds={spec.measure.seconds}"]
+    argv += [f"--seconds={spec.measure.seconds}", f"--worker-class={build.class_now()}"]
     argv += [word for one in spec.measure.requests for word in ("--request", one)]
     env = {**build.command_env(), "PYTHONDONTWRITEBYTECODE": "1", "FARRIER_APP": spec.name}
     try:
@@ -84,8 +85,14 @@ def _measurement(build: Build) -> dict[str, Any]:
     except FarrierError as error:
         if room.killed(str(error)):
             raise FarrierError(f"it needed more than the {limit >> 20} MiB that are free", 1) from None
-        raise
+        raise FarrierError(_own_words(str(error)), 1) from None
     return _judged(text)
+
+
+def _own_words(told: str) -> str:
+    """The last line of what it said, without the app's log before it."""
+    said = re.search(r"farrier(?: measure)?: (.+?)(?: \(exit status \d+\))?$", told)
+    return said[1] if said else told.removeprefix("measure: ")
 
 
 def _judged(text: str) -> dict[str, Any]:

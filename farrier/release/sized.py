@@ -80,6 +80,15 @@ class Fitted:
     must_shrink: bool = False
     """This app does not fit before they have their part only."""
 
+    def told(self, one: Neighbour, part: int) -> str:
+        """A line for a person."""
+        from ..sizing.units import format_bytes
+
+        return (
+            f"the plan of {one.name} would now be of {format_bytes(part)} by weight instead of "
+            f"{format_bytes(one.taken)}; its next deploy takes that"
+        )
+
 
 def others(name: str) -> list[Neighbour]:
     """The other apps of this host: by the plan in force, or the claim of a deploy under way."""

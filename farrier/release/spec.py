@@ -31,7 +31,7 @@ ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 PYTHON_VERSION = re.compile(r"3\.\d{1,2}")
 WEBHOOK = re.compile(r"(https?://[^\s/?#]+([/?#]\S*)?)?", re.IGNORECASE)
-REQUEST = re.compile(r"[A-Z]+ /\S*")
+REQUEST = re.compile(r"[A-Z]+ /\S*( .+)?")
 HOST = re.compile(r"[A-Za-z0-9.-]+")
 # Kernel: one environment string may hold 128 KiB (MAX_ARG_STRLEN).
 ENV_VALUE_LIMIT = 128 * 1024 - 1024
@@ -485,8 +485,8 @@ class _Reading:
         if not isinstance(found.get("enabled", True), bool):
             self.wrong("measure.enabled", "true or false", found.pop("enabled"))
         seconds = found.get("seconds", 20)
-        if isinstance(seconds, bool) or not isinstance(seconds, int) or not 1 <= seconds <= 600:
-            self.wrong("measure.seconds", "a whole number from 1 to 600", found.pop("seconds"))
+        if isinstance(seconds, bool) or not isinstance(seconds, int) or not 2 <= seconds <= 600:
+            self.wrong("measure.seconds", "a whole number from 2 to 600", found.pop("seconds"))
         if "requests" in found:
             given = found.pop("requests")
             listed = isinstance(given, list | tuple) and all(isinstance(one, str) for one in given)

@@ -57,7 +57,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("weight", 0, "weight: given 0; allowed: a whole number from 1 to 1000"),
     ("measure", {"second": 3}, "measure.second: no such key; allowed: enabled, requests, seconds"),
     ("measure", {"enabled": 1}, "measure.enabled: given 1; allowed: true or false"),
-    ("measure", {"seconds": 0}, "measure.seconds: given 0; allowed: a whole number from 1 to 600"),
+    ("measure", {"seconds": 0}, "measure.seconds: given 0; allowed: a whole number from 2 to 600"),
     ("measure", {"requests": "GET /"}, "measure.requests: given 'GET /'; allowed: a list of requests"),
     ("measure", {"requests": ["/"]}, "measure.requests: given ['/']; allowed: a list of requests"),
     ("measure", False, "measure: given False; allowed: an object"),
