@@ -134,13 +134,14 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from farrier.release.history import shown
+    from farrier.release.history import plan_stands_on, shown
 
     found = shown(args.name)
     if args.json:
         print(json.dumps(found))
         return 0
     print(f"{found['name']}  {found['url']}  release {found['release']} on {found['active']}")
+    print(f"  the plan stands on {plan_stands_on(found['measured'])}")
     for colour, unit in found["colours"].items():
         print(f"  {colour:6} {unit['ActiveState']} ({unit['SubState']}), pid {unit['MainPID']}")
     if found["deploying"]:

@@ -59,13 +59,16 @@ def status(name: str) -> dict[str, Any]:
     """What an app is doing, as plain values. Sizes in bytes, times in seconds."""
     from farrier.doctor.collect import collect
     from farrier.doctor.snapshot import read_json
+    from farrier.release.history import measured
+    from farrier.release.state import Release
 
     snapshot = collect(name)
     spec = apps.spec(name)
     layout = apps.layout(name)
     running = read_json(layout.run_dir / f"{snapshot.instance}.json") or {}
     release = layout.current.resolve().name if layout.current.exists() else None
-    return describe(snapshot, running, spec.bind, release)
+    found = describe(snapshot, running, spec.bind, release)
+    return {**found, "measured": measured(Release.load(layout, release or ""))}
 
 
 def describe(
@@ -169,6 +172,12 @@ def render(one: dict[str, Any]) -> str:
             f"  plan       {verdict.get('level')} for a {verdict.get('serves')} "
             f"({verdict.get('users')} users), deploys by {one['strategy']}; farrier explain says why"
         )
+        if verdict.get("level") == "not viable":
+            lines.append(f"             {verdict.get('why')}")
+    if one.get("measured"):
+        from farrier.release.history import plan_stands_on
+
+        lines.append(f"  stands on  {plan_stands_on(one['measured'])}")
     lines += [*served(one), *deploys(one)]
     return "\n".join(lines)
 

@@ -189,6 +189,20 @@ def memory(s: Snapshot) -> Finding:
     return Finding("memory", "ok", seen)
 
 
+def viable(s: Snapshot) -> Finding:
+    verdict = (s.plan or {}).get("verdict")
+    if not verdict:
+        return Finding("viable", "unknown", "no plan with a verdict to go by")
+    if verdict.get("level") == "not viable":
+        return Finding(
+            "viable",
+            "look",
+            f"{s.name} is not viable here by its plan: {verdict.get('why')}",
+            "give the host that much memory, or the app less to keep: farrier explain memory_peak",
+        )
+    return Finding("viable", "ok", f"{verdict.get('level')} by its plan")
+
+
 def limits(s: Snapshot) -> Finding:
     planned = (s.plan or {}).get("memory_max")
     if planned is None or s.memory_limit is None:
@@ -444,6 +458,7 @@ CHECKS: tuple[Check, ...] = (
     settings_in_force,
     reload,
     memory,
+    viable,
     limits,
     machine,
     swap,

@@ -231,6 +231,32 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
+def measured(release: Release | None) -> dict[str, Any] | None:
+    """What the plan of a release stands on: when it was measured, or why it was not; None: nobody tried."""
+    known = release.measured if release else {}
+    if not known.keys() & {"measurement", "not_measured"}:
+        return None
+    measurement = known.get("measurement") or {}
+    return {
+        "time": known.get("measured_at"),
+        "app_memory": measurement.get("app_memory"),
+        "cpu_per_request": measurement.get("cpu_per_request"),
+        "wait_per_request": measurement.get("wait_per_request"),
+        "preload_safe": measurement.get("preload_safe"),
+        "requests": [f"{one['method']} {one['path']}" for one in measurement.get("requests") or ()],
+        "not_measured": known.get("not_measured"),
+    }
+
+
+def plan_stands_on(found: dict[str, Any] | None) -> str:
+    """The answer of :func:`measured` in one line."""
+    if not found:
+        return "assumptions and what the import showed: the release was not measured"
+    if found["not_measured"]:
+        return f"no measurement of its own: {found['not_measured']}"
+    return f"a measurement of {_minute(found['time'] or '')} UTC ({', '.join(found['requests'])})"
+
+
 def shown(name: str) -> dict[str, Any]:
     """The app as it is on the host: who serves, what runs, what happened last."""
     layout = states.layout_of(name)
@@ -247,6 +273,8 @@ def shown(name: str) -> dict[str, Any]:
         "release": state.release,
         "previous": state.previous,
         "rollback": rollback_target(layout, state),
+        "measured": measured(Release.load(layout, state.release or "")),
+        "weight": spec.weight,
         "url": spec.listen.url,
         "root": str(layout.root),
         "user": spec.user,

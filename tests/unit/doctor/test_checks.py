@@ -16,6 +16,7 @@ PLAN = {
     "memory_max": 300 * MIB,
     "backlog": 2048,
     "worker_connections": 1000,
+    "verdict": {"level": "tight", "why": "low memory mode"},
     "fields": {"workers": {"value": 2}, "timeout": {"value": 30}},
 }
 HEALTHY = Snapshot(
@@ -82,6 +83,12 @@ def test_nothing_known_is_said_to_be_unknown_and_never_ok_by_default() -> None:
         ({"memory_used": 290 * MIB}, "memory", "look", "97%"),
         ({"memory_limit": None}, "memory", "look", "nothing limits it"),
         ({"memory_limit": 200 * MIB}, "limits", "look", "the plan wants 300 MiB"),
+        (
+            {"plan": {**PLAN, "verdict": {"level": "not viable", "why": "1 worker needs 300 MiB"}}},
+            "viable",
+            "look",
+            "not viable here by its plan: 1 worker needs 300 MiB",
+        ),
         ({"swap": 0}, "swap", "look", "no swap"),
         ({"machine_available": 10 * MIB}, "machine", "wrong", "10 MiB of 512 MiB"),
         ({"queue_limit": 128, "somaxconn": 128}, "backlog", "look", "planned 2048"),
