@@ -28,7 +28,8 @@ class Recycling:
     """The arbiter calls step() on every turn of its main loop; nothing here waits but stop().
 
     With memory reserved for it the replacement comes first, and the old worker goes when it is ready; else
-    the old one goes first. The next is looked for when the last has ended.
+    the old one goes first, as it does where a replacement was killed for memory all the same. The next is
+    looked for when the last has ended.
     """
 
     def __init__(self, arbiter: Any) -> None:
@@ -54,7 +55,7 @@ class Recycling:
             if one.old.pid not in arbiter.WORKERS:
                 self.exchange = None
         elif one.newcomer.pid not in arbiter.WORKERS:
-            self._failed(why_ended(one.newcomer))
+            self._lost(one)
         elif one.old.retired or one.old.pid not in arbiter.WORKERS:
             self._without_the_old(one)
         elif arbiter.is_ready(one.newcomer):
@@ -78,9 +79,7 @@ class Recycling:
             return
         old = due[0]
         if in_force() == "retire-first":
-            self.exchange = Exchange(old)
-            old.recycled = True
-            arbiter.retire(old)
+            self._go_first(old)
             return
         try:
             newcomer = arbiter.WORKERS[arbiter.spawn_worker(extra=True)]
@@ -88,6 +87,24 @@ class Recycling:
             self._failed(str(error))
             return
         self.exchange = Exchange(old, newcomer, time.monotonic() + arbiter.boot_limit())
+
+    def _go_first(self, old: Any) -> None:
+        self.exchange = Exchange(old)
+        old.recycled = True
+        self.arbiter.retire(old)
+
+    def _lost(self, one: Exchange) -> None:
+        """The replacement died. Where the kernel killed it there is no room for both, and the old worker,
+        which has grown the longest, would be the next that it picks: it goes first this time."""
+        ended = one.newcomer.ended
+        if ended.reason != "killed for memory" or one.old.retired or one.old.pid not in self.arbiter.WORKERS:
+            self._failed(why_ended(one.newcomer))
+            return
+        message = (
+            f"the replacement of worker {one.old.pid} was killed for memory: this time the old one goes first"
+        )
+        events.emit(self.arbiter.log, "warning", "recycle_turned", message, worker=one.old.pid)
+        self._go_first(one.old)
 
     def _deploying(self) -> bool:
         """Another colour is up: it may stand on the very memory that is kept for a replacement.

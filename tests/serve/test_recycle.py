@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from farrier.sizing import Budget, Settings, Workload, plan
 
 from .conftest import CLASSES, HUP, TERM, TTIN, TTOU, Serve, Site, app_of
+from .test_endings import memory_cgroup
 from .test_lossless import load
 from .test_reload import children
 from .test_signals import until
@@ -117,6 +119,40 @@ def test_a_replacement_that_does_not_boot_leaves_the_old_one_serving(serve: Serv
     app.write_text(good)
     assert site.event("worker_ended", worker=pid, reason="recycled")["requests"] >= 9
     assert site.get() == (200, b"one")
+
+
+def test_after_a_replacement_is_killed_for_memory_the_old_one_goes_first(
+    serve: Serve, tmp_path: Path
+) -> None:
+    group = memory_cgroup(f"farrier-recycle-{os.getpid()}")
+    if group is None:
+        pytest.skip("no memory cgroup that may be written here")
+    app, boots = tmp_path / "wsgi_app.py", tmp_path / "boots"
+    app.write_text(
+        f"with open({str(boots)!r}, 'a+') as file:\n    file.write('x')\n    file.seek(0)\n"
+        "    if len(file.read()) == 2:\n        kept = [bytes(bytearray(1 << 20)) for _ in range(600)]\n"
+        + app.read_text()
+    )
+    try:
+        (group / "memory.limit_in_bytes").write_text(str(400 << 20))
+        enter = f"import os; open({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()));"
+        run = "import sys; os.execv(sys.executable, [sys.executable, '-m', 'farrier', *sys.argv[1:]])"
+        site = serve(
+            "serve", "wsgi_app:app", command=("-c", enter + run),
+            WORKERS="1", WORKER_CLASS="sync", PRELOAD_APP="0", MAX_REQUESTS="5", MAX_REQUESTS_JITTER="0",
+        )  # fmt: skip
+        (old,) = (worker["pid"] for worker in serve.state()["workers"])
+        with Watch(lambda: len(children(site))) as processes, load(site.address):
+            assert site.event("recycle_turned", seconds=30)["worker"] == old
+            processes.seen.clear()
+            site.event("worker_ended", worker=old, reason="recycled")
+            site.event("worker_booted", 2)
+            assert max(processes.seen) == 1, "a third one was booted beside the old one"
+        site.stop()
+        assert site.event("worker_ended", reason="killed for memory")["worker"] != old
+        assert not [one for one in site.events if one["event"] == "recycle_failed"]
+    finally:
+        group.rmdir()
 
 
 def test_nothing_is_recycled_while_another_colour_is_up(serve: Serve) -> None:
