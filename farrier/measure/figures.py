@@ -9,19 +9,23 @@ from collections.abc import Sequence
 #: Equal parts of the requests by which growth is told from steps. Memory grows in steps (an arena, a huge
 #: page), so the residuals of a line through many samples hang together and its error would be far too small.
 BLOCKS = 10
-#: A slope counts from this many standard errors on: Student's t for BLOCKS - 1 degrees of freedom, 95 %
-#: two-sided.
-SIGNIFICANT = 2.26
+#: Of these the first belong to the warm-up still: caches fill more slowly towards their end.
+SETTLING = 3
+#: A slope counts from this many standard errors on: Student's t for the degrees of freedom that seven blocks
+#: leave, 95 % two-sided.
+SIGNIFICANT = 2.45
 
 
 def growth(samples: Sequence[tuple[int, int]]) -> tuple[float, float]:
     """Bytes in 1,000 requests and their standard error, from (requests so far, bytes) at equal distances.
 
     The slope is the mean of the increments between samples, its error theirs: one step in ten blocks is a
-    slope of one error, a leak has the same increment in each. Raises ValueError for fewer than four samples.
+    slope of one error, a leak has the same increment in each. The first SETTLING blocks do not count. Raises
+    ValueError for fewer than three others.
     """
+    samples = samples[SETTLING:]
     if len(samples) < 4:
-        raise ValueError(f"{len(samples)} samples: growth takes four at least")
+        raise ValueError(f"{len(samples)} samples after the first {SETTLING}: growth takes four at least")
     slopes = [
         (late[1] - early[1]) * 1000 / (late[0] - early[0]) for early, late in itertools.pairwise(samples)
     ]

@@ -45,7 +45,7 @@ def look(uri: str, worker_class: str | None) -> dict[str, Any]:
     try:
         app = load(Named(uri), None)
     except AppRefused as error:
-        return {"error": str(error), "stack": error.stack}
+        return {"error": str(error), "stack": without_ours(error.stack or "")}
     found = {
         "import_seconds": time.monotonic() - began,
         "import_cpu": time.process_time() - cpu,
@@ -59,6 +59,17 @@ def look(uri: str, worker_class: str | None) -> dict[str, Any]:
     # Its watch is a thread as well.
     faulthandler.cancel_dump_traceback_later()
     return found | {"findings": before.findings()}
+
+
+def without_ours(stack: str) -> str:
+    """A traceback's text without this file's own frame."""
+    kept, ours = [], False
+    for line in stack.splitlines():
+        if not line.startswith("    "):
+            ours = f'File "{__file__}"' in line
+        if not ours:
+            kept.append(line)
+    return "\n".join(kept)
 
 
 def main(argv: list[str]) -> None:

@@ -35,7 +35,7 @@ STEADY, STEADY_SHARE = 1000, 0.3
 #: Requests at once: threads and loops are asked for so many.
 AT_ONCE_THREADS, AT_ONCE_LOOP = 8, 16
 #: Connections of which the second lot is compared with the first, which fills what the heap has free.
-CONNECTIONS_FIRST, CONNECTIONS_MORE = 50, 100
+CONNECTIONS_FIRST, CONNECTIONS_MORE = 100, 300
 #: Longest share of the time that one answer may take.
 ANSWER_SHARE, ANSWER_MOST = 0.25, 10.0
 #: Seconds of the time that are kept to end everything.
@@ -95,6 +95,7 @@ class Session:
         self.imported: dict[str, Any] = {}
         self.warm_seconds = 0.0
         self.warmed = 0
+        self.settled = False
         self.boots: bool | None = None
 
     def run(self) -> dict[str, Any]:
@@ -215,6 +216,7 @@ class Session:
                 worker = self.first_answers(server, worker)
                 self.warm_up(server, worker)
                 self.found["app_memory"] = processes.memory(worker).rss
+                self.settled = True
                 self.found["alone"] = _at_rest(server)
                 self.second(server, worker)
                 worker = server.workers[0]
@@ -237,10 +239,14 @@ class Session:
         return min(processes.free_memory(), self.budget.memory_bytes)
 
     @property
+    def patience_seconds(self) -> float:
+        """For one answer."""
+        return min(ANSWER_MOST, self.question.seconds * ANSWER_SHARE)
+
+    @property
     def patience(self) -> float:
         """Until when an answer is waited for."""
-        most = min(ANSWER_MOST, self.question.seconds * ANSWER_SHARE)
-        return min(time.monotonic() + most, self.deadline)
+        return min(time.monotonic() + self.patience_seconds, self.deadline)
 
     def first_answers(self, server: Server, worker: int) -> int:
         """Asks each request and leaves out what fails; the worker's pid then. Raises AppFailed if all do."""
@@ -252,11 +258,15 @@ class Session:
                     with Connection(server.address) as connection:
                         status, _seconds = self.ask(connection, request)
                 except NoAnswer as error:
-                    began = time.monotonic()
-                    wrong.append((request, f"{request.name}: {error}"))
-                    if isinstance(error.__cause__, TimeoutError) or worker not in server.workers:
-                        worker = server.replace(worker)
-                        self.warm_seconds += time.monotonic() - began
+                    text = f"{request.name}: {error}"
+                    if isinstance(error.__cause__, TimeoutError):
+                        text = f"{request.name} has no answer within {self.patience_seconds:g} s"
+                    wrong.append((request, text))
+                    killed = server.killed
+                    # It may be stuck in that request for ever.
+                    worker = server.replace(worker)
+                    if server.killed > killed:
+                        wrong[-1] = (request, f"{request.name} took more memory than there is")
                     break
                 if status < 500:
                     break
@@ -264,7 +274,8 @@ class Session:
                 wrong.append((request, f"{request.name} answers {status}"))
         self.requests = [one for one in self.requests if all(one is not request for request, _ in wrong)]
         if not self.requests:
-            raise AppFailed("; ".join(text for _, text in wrong), server.tail())
+            why = "; ".join(text for _, text in wrong)
+            raise AppFailed(f"no request succeeded: {why}", server.tail())
         for _, text in wrong:
             self.note(f"{text}: left out of every figure")
         for request in self.requests:
@@ -318,9 +329,10 @@ class Session:
         """Growth, CPU and wait, from requests one after the other."""
         each = max(self.warm_seconds / max(self.warmed, 1), 1e-5)
         limit = max(min(self.question.seconds * STEADY_SHARE, self.left - self.reserve - 1.0), 0.5)
-        count = min(STEADY, int(limit / each)) // figures.BLOCKS * figures.BLOCKS
+        # The machine may be busier by then than it was in the warm-up.
+        count = min(STEADY, int(0.8 * limit / each)) // figures.BLOCKS * figures.BLOCKS
         block = count // figures.BLOCKS
-        stop = min(time.monotonic() + 1.5 * limit, self.deadline)
+        stop = time.monotonic() + limit
         with Connection(server.address) as connection:
             base = self.transport(connection, worker)
             samples = [(0, processes.memory(worker).uss or 0)]
@@ -335,13 +347,13 @@ class Session:
         used = (ran - cpu) / done
         self.found["cpu_per_request"] = used
         self.found["wait_per_request"] = max(total / done - used - (waited - queued) / done - base, 0.0)
-        if block < 2 or len(samples) < 4:
+        if block < 2 or len(samples) < figures.SETTLING + 4:
             self.note(f"growth not measured: only {done} requests fit the time")
             return
         slope, error = figures.growth(samples)
         self.found["growth_per_1000"] = figures.grown(slope, error)
         self.found["growth_error"] = round(error)
-        if done < STEADY:
+        if done < STEADY // 2:
             self.note(f"growth from {done} requests only")
 
     def transport(self, connection: Connection, worker: int) -> float:
@@ -425,12 +437,14 @@ class Session:
         if self.left < self.reserve:
             self.note("not preloaded: no time left for another boot")
             return
-        if self.free() < int(self.imported["import_memory"]) * 1.3 + SPARE:
+        free, app = self.free() - SPARE, int(self.imported["import_memory"])
+        if free < app * 1.1:
             self.note("not preloaded: no memory for it")
             return
+        workers = 2 if free > app * 1.3 else 1
         expected = {request.name: request.status for request in self.requests}
         try:
-            with Server(launch, 2, preload=True, deadline=self.deadline) as server:
+            with Server(launch, workers, preload=True, deadline=self.deadline) as server:
                 self.compare(server, expected)
         except AppFailed as error:
             if self.left <= 0:
@@ -468,7 +482,7 @@ class Session:
         found, imported = self.found, self.imported
         shared, app_memory = found.get("shared"), found.get("app_memory")
         fraction = None
-        if shared and shared["uss"] is not None and app_memory:
+        if shared and shared["uss"] is not None and app_memory and self.settled:
             fraction = round(figures.shared_fraction(app_memory, shared["uss"]), 3)
         cpu, wait = found.get("cpu_per_request"), found.get("wait_per_request")
         told = all(one.status is not None and one.status < 400 for one in self.requests)

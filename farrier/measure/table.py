@@ -56,10 +56,11 @@ def _asked(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _memory(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    warm = "its boot" if found["cpu_per_request"] is None else "the warm-up"
     rows = [
         ("import", f"{_bytes(found['import_memory'])} in {_seconds(found['import_seconds'])}"),
         ("boot of a worker", _seconds(found["boot_seconds"])),
-        ("memory of a worker", f"{_bytes(found['app_memory'])} (RSS after the warm-up)"),
+        ("memory of a worker", f"{_bytes(found['app_memory'])} (RSS after {warm})"),
     ]
     for name, key in (("  nothing preloaded", "alone"), ("  preloaded, frozen", "shared")):
         one = found[key]
