@@ -17,6 +17,7 @@ the next one begins.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -204,6 +205,8 @@ class Usage:
     peak: int
     """The most that was in use at once. At the limit where the page cache filled it: see `oom_kills`."""
     oom_kills: int
+    times_full: int
+    """How often the limit was reached, so that memory had to be found: 0 means that it never counted."""
     cpu_seconds: float
     throttled_seconds: float
     """How long it was held back by its CPU quota."""
@@ -259,6 +262,27 @@ class Box:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False,
         )  # fmt: skip
         return done.stdout.decode(errors="replace")
+
+    def result(self, seconds: float) -> tuple[int, str]:
+        """Waits for a command that ends by itself: its exit status, and what it wrote to standard output.
+
+        `usage()` then tells of the last look, a quarter of a second before its end at most. LabError where it
+        takes longer than so many seconds.
+        """
+        end = time.monotonic() + seconds
+        with contextlib.suppress(LabError, OSError):  # it may be over before the first look
+            self.usage()
+        while self.is_running():
+            if time.monotonic() > end:
+                raise LabError(f"{self.name}: not over within {seconds:.0f} s")
+            with contextlib.suppress(LabError, OSError):
+                self.usage()
+            time.sleep(0.25)
+        done = subprocess.run(
+            [*self.docker.command, "logs", self.container],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60, check=False,
+        )  # fmt: skip
+        return self.exit_status() or 0, done.stdout.decode(errors="replace")
 
     def execute(
         self, command: Sequence[str], timeout: float = 60, check: bool = True, user: str = ""
@@ -475,6 +499,7 @@ def read_usage(groups: Mapping[str, Path]) -> Usage:
             rss=stat.get("anon", 0),
             peak=_number(peak) if peak.exists() else 0,
             oom_kills=_table(memory / "memory.events").get("oom_kill", 0),
+            times_full=_table(memory / "memory.events").get("max", 0),
             cpu_seconds=cpu.get("usage_usec", 0) / 1e6,
             throttled_seconds=cpu.get("throttled_usec", 0) / 1e6,
         )
@@ -484,6 +509,7 @@ def read_usage(groups: Mapping[str, Path]) -> Usage:
         rss=stat.get("total_rss", 0),
         peak=_number(memory / "memory.max_usage_in_bytes"),
         oom_kills=_table(memory / "memory.oom_control").get("oom_kill", 0),
+        times_full=_number(memory / "memory.failcnt"),
         cpu_seconds=_number(groups["cpuacct"] / "cpuacct.usage") / 1e9,
         throttled_seconds=throttled.get("throttled_time", 0) / 1e9,
     )

@@ -5,11 +5,11 @@
 A window opens after the warm-up. Throughput counts right answers that came inside it; latency counts every
 request that was begun inside it, however late its answer comes: the clients go on asking until the last of
 those is answered, or `drain` seconds have passed. Those that are still unanswered then count with the time
-they have waited (`cut`), so that a server which starves some of its clients does not look fast. Latency counts
-from the moment at which a client would send, connecting included, by the nanosecond clock.
+they have waited (`cut`), so that a server which starves some of its clients does not look fast. Latency
+counts from the moment at which a client would send, connecting included, by the nanosecond clock.
 
-Clients keep their connection where the server does. One thread, one epoll loop, with as little Python in it as
-it can do with: it costs about 60 microseconds of CPU a request, and says what it took.
+Clients keep their connection where the server does. One thread, one epoll loop, with as little Python in it
+as it can do with: it costs about 60 microseconds of CPU a request, and says what it took.
 """
 
 from __future__ import annotations
