@@ -1,4 +1,4 @@
-"""The image of the matrix's hosts: the lab's base, Debian's PostgreSQL (off), and Gunicorn as people install it.
+"""The image of the matrix's hosts: the lab's base, Debian's PostgreSQL (off), Gunicorn as people install it.
 
 Made once, from the base image, so that no run waits for a download: `apt-get install postgresql`, and a venv
 with Gunicorn, Flask and psycopg below /opt/today. What is in it is its tag.
@@ -32,8 +32,8 @@ def script() -> str:
     table = (
         "CREATE ROLE bench LOGIN PASSWORD 'bench'; CREATE DATABASE bench OWNER bench; "
         "\\connect bench\n"
-        f"CREATE TABLE article AS SELECT id, 'article ' || id AS name, id * 1.07 AS price "
-        f"FROM generate_series(1, {ROWS}) AS id; ALTER TABLE article ADD PRIMARY KEY (id); "
+        "CREATE TABLE article AS SELECT id, 'article ' || id AS name, id * 1.07 AS price "
+        "FROM generate_series(1, :rows) AS id; ALTER TABLE article ADD PRIMARY KEY (id); "
         "GRANT SELECT ON article TO bench; ANALYZE article;"
     )
     return f"""set -e
@@ -46,7 +46,7 @@ pg_ctlcluster $cluster main start
 cat > /tmp/table.sql <<'SQL'
 {table}
 SQL
-runuser -u postgres -- psql -v ON_ERROR_STOP=1 -q -f /tmp/table.sql
+runuser -u postgres -- psql -v ON_ERROR_STOP=1 -v rows={ROWS} -q -f /tmp/table.sql
 pg_ctlcluster $cluster main stop
 python3 -m venv {TODAY}
 {TODAY}/bin/pip install -q --no-cache-dir {wanted}
@@ -55,7 +55,7 @@ rm -rf /var/lib/apt/lists/* /var/cache/apt/* /tmp/table.sql
 
 
 def ensure(docker: Engine) -> str:
-    """The image's name; takes about a minute where it has to be made. SystemExit, with its last lines, if not."""
+    """The image's name; made in about a minute where there is none. SystemExit where it cannot be made."""
     base = ensure_base()
     text = script()
     name = f"farrier-lab:matrix-{hashlib.sha256((base + text).encode()).hexdigest()[:12]}"
@@ -72,7 +72,8 @@ def ensure(docker: Engine) -> str:
             [*docker.command, "start", "-a", container], capture_output=True, text=True, timeout=600
         )
         if done.returncode:
-            raise SystemExit(f"the image of the matrix: {' | '.join((done.stdout + done.stderr).splitlines()[-3:])}")
+            last = (done.stdout + done.stderr).splitlines()[-3:]
+            raise SystemExit(f"the image of the matrix: {' | '.join(last)}")
         label = ["-c", f"LABEL {BASE_LABEL}=yes", "-c", 'CMD ["/bin/bash"]']
         docker.call("commit", *label, container, name, timeout=300)
     finally:

@@ -11,6 +11,7 @@ with a status below 500 within 30 s of its sending, or it has failed. Beside the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -161,11 +162,9 @@ class Load:
 
 def main() -> None:
     order = json.loads(Path(sys.argv[1]).read_text())
-    try:
-        # Others on its core must not make it late.
+    # Others on its core must not make it late.
+    with contextlib.suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-    except PermissionError:
-        pass
     load = Load(order)
     print("ready", flush=True)
     result = asyncio.run(load.run())

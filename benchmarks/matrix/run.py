@@ -1,11 +1,11 @@
-"""The RAM matrix: tiers from 256 MB to 8 GB x start, health, life cycle, load, out of memory, deploy, sustained.
+"""The RAM matrix: 256 MB to 8 GB x start, health, life cycle, load, out of memory, deploy, sustained.
 
     python3 benchmarks/matrix/run.py [--only TEXT] [--minutes N] [--again] [--quick] [--page]
     farrier bench matrix             the same, in a checkout
 
-A host of each tier is a systemd host in a container with the tier's memory and CPU (1 up to 2 GB, 2 for 4 and
-8 GB). Farrier's own release machine deploys there; beside it runs Gunicorn as it is usually configured. What is
-done is kept, so a run that was stopped goes on where it was. Writes runs.csv, summary.json, plots/, logs/ and
+A host is a systemd host in a container with its tier's memory and CPU (1 up to 2 GB, 2 for 4 and 8 GB).
+Farrier's own release machine deploys there; compared is Gunicorn as it is usually configured. What is done is
+kept, so a run that was stopped goes on where it was. Writes runs.csv, summary.json, plots/, logs/ and
 index.html to benchmarks/results/matrix/; a quick run (QUICK=1) keeps them out of the tree.
 """
 
@@ -38,6 +38,13 @@ from lab import checkout, engine  # noqa: E402
 from lab.errors import LabError  # noqa: E402
 from lab.host import key_file  # noqa: E402
 
+#: Runs on one host (or side by side), and the seconds that they are expected to take.
+Item = tuple[list[Run], float]
+#: The same with how it is played: "pair", "alone" or "group".
+Part = tuple[str, list[Run], float]
+#: "job" or "group", what the lanes of a phase take from, the cores of this one.
+Lane = tuple[str, list[Item], str]
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -45,7 +52,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=600, help="begin nothing that would end after this")
     parser.add_argument("--again", action="store_true", help="measure anew what is done")
     parser.add_argument("--quick", action="store_true", help="a few runs of seconds, to see that it works")
-    parser.add_argument("--page", action="store_true", help="measure nothing; write the page from what is there")
+    parser.add_argument("--page", action="store_true", help="measure nothing, only write the page")
+    parser.add_argument("--keep", action="store_true", help="what an earlier farrier did is done too")
     parser.add_argument("--list", action="store_true", help="the names of the runs, and which are done")
     parser.add_argument("--out", type=Path, help="another folder for the results")
     options = parser.parse_args()
@@ -60,14 +68,14 @@ def main() -> int:
         return 2
     work = checkout.cache_dir() / "bench-matrix" / checkout.identity() / ("quick" if quick else "full")
     store = Store(work)
-    left = [run for run in wanted if options.again or quick or store.read(run) is None]
+    left = [run for run in wanted if options.again or quick or store.read(run, options.keep) is None]
     if options.list:
         for run in wanted:
             print(f"{run.name:36} {'left' if run in left else 'done'}")
         return 0
     whole = True
     if not options.page and left:
-        if stale := store.stale(wanted):
+        if not options.keep and (stale := store.stale(wanted)):
             print(f"{len(stale)} runs were made with another farrier and are measured anew")
         if len(os.sched_getaffinity(0)) < 2:
             print("this machine has one CPU: hosts of 4 and 8 GB need two", file=sys.stderr)
@@ -82,7 +90,7 @@ def main() -> int:
             return 130
     from benchmarks.matrix import page
 
-    results = [found for run in tiers.every() if (found := store.read(run)) is not None]
+    results = [found for run in tiers.every() if (found := store.read(run, options.keep)) is not None]
     out = options.out or (work / "page" if quick else ROOT / "benchmarks/results/matrix")
     print(page.write(results, out, store, quick))
     if not whole:
@@ -126,8 +134,8 @@ class Bench:
                     target.host.remove()
         return not self.failed and not self.skipped
 
-    def schedule(self, left: list[Run]) -> list[tuple[str, list[Run], float]]:
-        """(kind, runs, seconds): hosts of one CPU two at a time, those of two one at a time, sustained last."""
+    def schedule(self, left: list[Run]) -> list[Part]:
+        """Hosts of one CPU two at a time, those of two one at a time, sustained last."""
         found = []
         for job in tiers.jobs(left):
             cost = tiers.SETUP[job[0].who] + sum(tiers.estimate(run, self.shape) for run in job)
@@ -140,7 +148,7 @@ class Bench:
 
     # --- phases -----------------------------------------------------------------------------------
 
-    def phase(self, lanes: list[tuple[Callable[[list[Run], str], None], list[tuple[list[Run], float]], str]]) -> None:
+    def phase(self, lanes: list[Lane]) -> None:
         """Lanes side by side, each in a thread of its own; an interrupt reaches all of them."""
         waiting: queue.SimpleQueue[tuple[list[Run], float]] = queue.SimpleQueue()
         for item in lanes[0][1]:
@@ -219,7 +227,8 @@ class Bench:
         with self.progress.doing(run.name):
             began = time.time()
             result, log = scenarios.play(run, target, self.log, self.shape)
-        result |= {"took": round(time.time() - began, 1), "date": time.strftime("%F"), "version": self.version}
+        took = round(time.time() - began, 1)
+        result |= {"took": took, "date": time.strftime("%F"), "version": self.version}
         if target.went.get("steps") and run.scenario in ("startup", "sustained"):
             result["deployed"] = {
                 "seconds": round(target.went["ended"] - target.went["asked"], 2),
@@ -249,9 +258,11 @@ class Tracked(Target):
             self.bench.open.remove(self)
 
 
-def phases(plan: list[tuple[str, list[Run], float]]) -> list[list[tuple[str, list[tuple[list[Run], float]], str]]]:
+def phases(plan: list[Part]) -> list[list[Lane]]:
     """One list of lanes a phase: (kind, its items, cores). Lanes of a phase take from the same items."""
-    items = {kind: [(runs, cost) for what, runs, cost in plan if what == kind] for kind in ("pair", "alone", "group")}
+    items: dict[str, list[Item]] = {"pair": [], "alone": [], "group": []}
+    for kind, runs, cost in plan:
+        items[kind].append((runs, cost))
     cores = sorted(os.sched_getaffinity(0))[:2]
     found = []
     if items["pair"]:
@@ -270,7 +281,8 @@ def outcome(result: dict[str, Any]) -> str:
         words.append(f"{result['starts']} s, boot {result['boot']} s")
     if asked := result["requests"]:
         words.append(
-            f"{asked['failed']} of {asked['sent']} failed, {asked['timeouts']} timed out, p99 {asked['p99']:.2f} s"
+            f"{asked['failed']} of {asked['sent']} failed, {asked['timeouts']} timed out, "
+            f"p99 {asked['p99']:.2f} s"
         )
     if result["kills"]:
         words.append(f"{len(result['kills'])} OOM kills")

@@ -1,7 +1,7 @@
 """The scenarios: each does one thing to a host that serves, and tells what came of it.
 
-Every function takes a Stage (the host, its watch, how long things last) and returns the scenario's own figures;
-what all have in common (memory, kills, the load's outcome, endings of workers) is added by `play`.
+Every function takes a Stage (the host, its watch, how long things last) and returns the scenario's own
+figures; what all have in common (memory, kills, the load's outcome, endings of workers) is added by `play`.
 """
 
 from __future__ import annotations
@@ -32,14 +32,12 @@ HEALTH_MOST = 5.0
 class Generator:
     """load.py at work in a process of its own."""
 
-    def __init__(
-        self, address: str, users: int, *, think: float = 1.0, probes: tuple[str, ...] = (), seconds: float = 0
-    ) -> None:
+    def __init__(self, address: str, users: int, *, think: float = 1.0, probes: tuple[str, ...] = ()) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="farrier-matrix-")
         self.records = Path(self.folder.name) / "records.json"
         order = {
             "address": address, "port": PORT, "users": users, "think": think, "probes": list(probes),
-            "seconds": seconds, "records": str(self.records),
+            "records": str(self.records),
         }  # fmt: skip
         path = Path(self.folder.name) / "order.json"
         path.write_text(json.dumps(order))
@@ -112,7 +110,7 @@ def wait_until_it_serves(target: Target, seconds: float) -> bool:
 
 
 def startup(stage: Stage) -> dict[str, Any]:
-    """Seconds from the start of the units to the first answer, several times; and from the host's own boot."""
+    """Seconds from the start of the units to the first answer, several times; and from the host's boot."""
     target, shape = stage.target, stage.shape
     took: list[float | None] = []
     for number in range(shape.starts):
@@ -167,8 +165,10 @@ def health(stage: Stage) -> dict[str, Any]:
             "asked": len(mine), "ok": len(good), "p50": tally.quantile(good, 0.5),
             "p99": tally.quantile(good, 0.99), "max": round(max(good, default=0.0), 4),
         }  # fmt: skip
-    holds = all(one["asked"] and one["ok"] == one["asked"] and one["max"] <= HEALTH_MOST for one in found.values())
-    return {"paths": found, "within": HEALTH_MOST, "holds": holds}
+    holds = [
+        one["asked"] and one["ok"] == one["asked"] and one["max"] <= HEALTH_MOST for one in found.values()
+    ]
+    return {"paths": found, "within": HEALTH_MOST, "holds": all(holds)}
 
 
 def load(stage: Stage) -> dict[str, Any]:
@@ -208,8 +208,8 @@ def lifecycle(stage: Stage) -> dict[str, Any]:
         stage.load = generator.end()
     killed = steps[0]
     for one in steps:
-        inside = [f for f in stage.load["failures"] if one["began"] - 0.2 <= f["sent"] + f["seconds"] < one["ended"]]
-        one["failed"] = len(inside)
+        over = [failure["sent"] + failure["seconds"] for failure in stage.load["failures"]]
+        one["failed"] = sum(1 for at in over if one["began"] - 0.2 <= at < one["ended"])
     # A request in the hands of a worker that is killed by KILL is lost with it: nobody could answer it.
     in_hand = max(1, int(plan_value(target, "threads", 1)))
     others = sum(one["failed"] for one in steps[1:])
@@ -297,7 +297,8 @@ def deploy(stage: Stage) -> dict[str, Any]:
             stage.mark(f"deploy of {release}")
             went = target.deploy(release)
             deploys.append(
-                {"asked": went["asked"], "ended": went["ended"], "refused": went["msg"] if went["failed"] else "",
+                {"asked": went["asked"], "ended": went["ended"],
+                 "refused": went["msg"] if went["failed"] else "",
                  "seconds": round(went["ended"] - went["asked"], 2),
                  "steps": [{"name": one["name"], "seconds": one["seconds"]} for one in went.get("steps", [])]}
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""From what a run left (records, samples, kills, journal) to its result: one JSON object, times from its start."""
+"""From what a run left (records, samples, kills, journal) to its result: one JSON object."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 IN_HANDS = 1.0
 #: Of the plan, what the page shows.
 PLAN = (
-    "workers", "threads", "worker_class", "preload_app", "low_memory_mode", "freeze_heap", "timeout", "max_requests",
-    "recycling", "strategy", "gate_beside", "malloc_arena_max", "db_pool_size", "db_max_overflow", "memory_peak",
-    "memory_deploy_peak", "memory_max", "verdict", "warnings",
+    "workers", "threads", "worker_class", "preload_app", "low_memory_mode", "freeze_heap", "timeout",
+    "max_requests", "recycling", "strategy", "gate_beside", "malloc_arena_max", "db_pool_size",
+    "db_max_overflow", "memory_peak", "memory_deploy_peak", "memory_max", "verdict", "warnings",
 )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def endings(said: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def requests(load: dict[str, Any] | None, ended: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The users' requests: how many, how they ended, how long the answers took, and how many timed out.
 
-    A timeout is a request without an answer in 30 s, or one that broke as its worker was killed for its timeout.
+    A timeout: no answer in 30 s, or the request broke as its worker was killed for its timeout.
     """
     if load is None:
         return None
@@ -87,7 +87,7 @@ def requests(load: dict[str, Any] | None, ended: Sequence[dict[str, Any]]) -> di
 
 
 def seconds(load: dict[str, Any] | None, began: float) -> dict[str, list[float]]:
-    """By second of the run: answered, failed and unanswered requests as they ended, and the slowest answer."""
+    """By second of the run: answered, failed, unanswered requests as they ended, and the slowest answer."""
     rows: dict[int, list[float]] = {}
     for sent, took, path, outcome, _ in (load or {"records": []})["records"]:
         if path != "/":
@@ -98,7 +98,8 @@ def seconds(load: dict[str, Any] | None, began: float) -> dict[str, list[float]]
             row[3] = max(row[3], round(took, 3))
     order = sorted(rows)
     names = ("ok", "failed", "unanswered", "slowest")
-    return {"at": list(order), **{name: [rows[at][index] for at in order] for index, name in enumerate(names)}}
+    columns = {name: [rows[at][index] for at in order] for index, name in enumerate(names)}
+    return {"at": list(order), **columns}
 
 
 def told(
@@ -156,9 +157,9 @@ def verdict(
     kills: Sequence[dict[str, Any]],
     ended: Sequence[dict[str, Any]],
 ) -> bool:
-    """Whether a run is as it should be. What a scenario judged by itself stands, and no kill may be beside it.
+    """Whether a run is as it should be. Where a scenario judged by itself, no kill may be beside it.
 
-    load: no timeout and no other failed request. oom: the site answers again, and whatever was killed was told.
+    load: no timeout and no other failed request. oom: the site answers again, and a kill was told.
     sustained: no kill, no timeout.
     """
     timed_out = sum(1 for one in ended if one["why"] == "timed out")
@@ -166,7 +167,8 @@ def verdict(
         return bool(asked and asked["sent"]) and not (asked["failed"] or timed_out or kills)
     if scenario == "oom":
         back = all(one["back"] is not None for one in found["hogs"])
-        return bool(found["serves"]) and back and not found["site_lost"] and len(found["told"]) >= min(1, len(kills))
+        told_of = bool(found["told"]) or not kills
+        return bool(found["serves"]) and back and not found["site_lost"] and told_of
     if scenario == "sustained":
         return bool(asked and asked["sent"]) and not (kills or timed_out or asked["timeouts"])
     return bool(found["holds"]) and not kills and not timed_out
@@ -180,7 +182,10 @@ def relative(value: Any, began: float) -> Any:
     """Times of day to seconds of the run, wherever a scenario's figures hold them."""
     times = ("began", "ended", "asked", "gone")
     if isinstance(value, dict):
-        return {k: round(v - began, 2) if k in times and isinstance(v, float) else relative(v, began) for k, v in value.items()}
+        return {
+            name: round(one - began, 2) if name in times and isinstance(one, float) else relative(one, began)
+            for name, one in value.items()
+        }
     if isinstance(value, list):
         return [relative(one, began) for one in value]
     return value
@@ -191,7 +196,8 @@ def raw(result: dict[str, Any], load: dict[str, Any] | None, journal: str) -> st
     kept = [json.dumps(one) for one in (load or {"failures": []})["failures"][:2000]]
     samples = result["samples"]
     rows = [
-        " ".join(f"{name}={samples[name][index]:g}" for name in samples) for index in range(len(samples["at"]))
+        " ".join(f"{name}={values[index]:g}" for name, values in samples.items())
+        for index in range(len(samples["at"]))
     ]
     parts = (
         ("failed requests, as the generator saw them (times: Unix seconds)", kept),

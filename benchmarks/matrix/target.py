@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -52,7 +53,9 @@ WantedBy=multi-user.target
 class Target:
     """A host with one app on it. A context manager; the host goes away with it."""
 
-    def __init__(self, docker: Engine, image: str, tier: Tier, app: str, who: str, cores: str, leak: bool) -> None:
+    def __init__(
+        self, docker: Engine, image: str, tier: Tier, app: str, who: str, cores: str, leak: bool
+    ) -> None:
         self.tier, self.app, self.who = tier, app, who
         self.leak = leak
         part = f"matrix-{tier.name}-{app}-{who}" + ("-leak" if leak else "")
@@ -174,7 +177,7 @@ class Target:
     def deploy(self, release: str) -> dict[str, Any]:
         """`farrier release apply`: its answer, with `asked` and `ended` (Unix seconds)."""
         script = (
-            'date +%s.%N >&2; if [ -x /usr/local/bin/farrier ]; then exec farrier release apply - --json; '
+            "date +%s.%N >&2; if [ -x /usr/local/bin/farrier ]; then exec farrier release apply - --json; "
             "else exec python3 -m farrier release apply - --json; fi"
         )
         done = self.host.run(
@@ -212,7 +215,7 @@ class Target:
         self.host.write("/etc/systemd/system/today.service", text)
         self.host.write(f"{TODAY}/app/main.py", SITE.read_text())
         self.host.write(f"{TODAY}/app/release.txt", "A")
-        self.host.shell("systemctl daemon-reload && systemctl enable today && systemctl start --no-block today")
+        self.host.shell("systemctl daemon-reload; systemctl enable today; systemctl start --no-block today")
 
     # --- both -------------------------------------------------------------------------------------
 
@@ -279,12 +282,11 @@ class Target:
             text = entry.get("MESSAGE") or ""
             if not isinstance(text, str):
                 continue
-            one = {"at": int(entry["__REALTIME_TIMESTAMP"]) / 1e6, "unit": entry.get("_SYSTEMD_UNIT", ""), "text": text}
+            at = int(entry["__REALTIME_TIMESTAMP"]) / 1e6
+            one = {"at": at, "unit": entry.get("_SYSTEMD_UNIT", ""), "text": text}
             if text.startswith("{"):
-                try:
+                with contextlib.suppress(ValueError):
                     one["event"] = json.loads(text)
-                except ValueError:
-                    pass
             found.append(one)
         return found
 
@@ -294,4 +296,3 @@ class Target:
             ["journalctl", f"--since=@{since:.3f}", "-q", "--no-pager", "-o", "short-precise"], check=False
         ).stdout
         return "\n".join(line for line in said.splitlines() if '"method"' not in line) + "\n"
-

@@ -97,7 +97,15 @@ class Shape:
 
 FULL = Shape()
 QUICK = Shape(
-    load=8, health=4, settle=3, starts=1, start_most=30, sustained=12, sustained_today=8, burst_most=12, hogs=1
+    load=8,
+    health=4,
+    settle=3,
+    starts=1,
+    start_most=20,
+    sustained=12,
+    sustained_today=8,
+    burst_most=12,
+    hogs=1,
 )
 
 

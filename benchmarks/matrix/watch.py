@@ -6,6 +6,7 @@ kernel's own log, which names what was killed, in which unit and how large it wa
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -17,7 +18,9 @@ from typing import Any
 
 CGROUPS = Path("/sys/fs/cgroup")
 PAGE = os.sysconf("SC_PAGE_SIZE")
-_OOM = re.compile(r"oom-kill:.*oom_memcg=(?P<limit>[^,]*),task_memcg=(?P<unit>[^,]*),task=(?P<task>.*),pid=(?P<pid>\d+)")
+_OOM = re.compile(
+    r"oom-kill:.*oom_memcg=(?P<limit>[^,]*),task_memcg=(?P<unit>[^,]*),task=(?P<task>.*),pid=(?P<pid>\d+)"
+)
 _KILLED = re.compile(r"Killed process (?P<pid>\d+) .*anon-rss:(?P<rss>\d+)kB")
 
 
@@ -187,10 +190,8 @@ class Watch:
 
     def _run(self) -> None:
         while True:
-            try:
+            with contextlib.suppress(OSError):  # the host restarts: there is nothing to see for a moment
                 self.samples.append(self.sample())
-            except OSError:  # the host restarts: there is nothing to see for a moment
-                pass
             if self._ended.wait(1.0):
                 return
 

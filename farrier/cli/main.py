@@ -22,6 +22,7 @@ COMMANDS = {
     "status": "what runs here now",
     "doctor": "what looks wrong here, and what to change",
     "release": "deploy, list, roll back and remove the apps of this host",
+    "bench": "run a benchmark of this checkout",
     "completion": "print the completion script for a shell",
 }
 
