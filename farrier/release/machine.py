@@ -163,7 +163,7 @@ class Machine:
         target = Release.load(self.layout, self.target) if self.target else None
         # What a rollback serves is built: its source need not be there any more.
         view = look(self.spec, self.layout, known=target.source if target else "")
-        view.gives_way = self.gives_way
+        view.anew, view.gives_way = self.only_plan, self.gives_way
         if target:
             view.release = target
         action = self.judged(view)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,7 @@ class Neighbour:
 
     name: str
     taken: int
-    """Bytes that it is expected to take: its plan's peak in a deploy."""
+    """Bytes that it is expected to take: its plan's peak in a deploy, and no more than its slice may have."""
     weight: int = WEIGHT
     workload: Workload | None = None
     """None, and settings too: it keeps what it has, by a person's own limit or a plan that cannot be read."""
@@ -96,7 +97,7 @@ def others(name: str) -> list[Neighbour]:
     for folder in sorted(path for path in ETC.glob("*") if path.name != name):
         data = files.read_json(folder / CLAIM) or files.read_json(folder / "plan.json") or {}
         try:
-            taken = int(data["memory_deploy_peak"])
+            taken = min(int(data["memory_deploy_peak"]), int(data.get("memory_max") or sys.maxsize))
         except (KeyError, TypeError, ValueError):
             continue
         found.append(_neighbour(folder, data, taken))
@@ -198,7 +199,7 @@ def _in_force(
     ):
         return None
     again = plan(known.budget, workload, settings)
-    return again if peak(again) <= left else None
+    return again if min(peak(again), int(str(again.value("memory_max") or sys.maxsize))) <= left else None
 
 
 def _parts(

@@ -53,6 +53,8 @@ class View:
     """A release on disk that was built from exactly this; None: one has to be built."""
     missing: list[str] = field(default_factory=list)
     """In check mode: what is not there yet and an earlier task would have brought."""
+    anew: bool = False
+    """The plan is made anew, whatever the one in force is."""
     gives_way: bool = False
     """To another app that does not fit otherwise: the plan is made of this app's part by weight."""
 
@@ -93,7 +95,7 @@ class View:
 
     def fitted(self, env: Mapping[str, str]) -> sized.Fitted:
         """The plan beside the other apps of this host. Raises SizingError and FarrierError."""
-        serves = self.release is not None and self.release.id == self.state.release
+        serves = not self.anew and self.release is not None and self.release.id == self.state.release
         return sized.fitted(self.spec, self.layout, self.measured, env, serves, self.gives_way)
 
     def plan(self, env: Mapping[str, str]) -> Plan:

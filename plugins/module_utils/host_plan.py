@@ -9,6 +9,7 @@ farrier/release/sized.py makes the plan in force by the same rules; a test compa
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,7 +62,7 @@ class Neighbour:
     """Another app of this host, by the plan it serves with or is about to; as in farrier/release/sized.py."""
 
     name: str
-    #: Bytes that it is expected to take: its plan's peak in a deploy.
+    #: Bytes that it is expected to take: its plan's peak in a deploy, and no more than its slice may have.
     taken: int
     weight: int = WEIGHT
     #: None, and settings too: it keeps what it has, by a person's own limit or a plan that cannot be read.
@@ -85,7 +86,7 @@ def others(name: str) -> list[Neighbour]:
     for folder in sorted(path for path in ETC.glob("*") if path.name != name):
         data = _json(folder / CLAIM) or _json(folder / "plan.json")
         try:
-            taken = int(data["memory_deploy_peak"])
+            taken = min(int(data["memory_deploy_peak"]), int(data.get("memory_max") or sys.maxsize))
         except (KeyError, TypeError, ValueError):
             continue
         found.append(_neighbour(folder, data, taken))

@@ -75,12 +75,12 @@ def test_a_release_from_before_is_measured_where_it_serves(site: Any, gauge: Any
 def test_a_measurement_that_fails_refuses_nothing(site: Any, gauge: Any) -> None:
     failing = ANSWER.replace('"200 OK"', '"500 Oh"')
     answer = gauge(failing)
-    assert answer["warnings"] == [
-        "gauge could not be measured: GET / answered 500; planned by what the import showed"
-    ]
+    (line,) = answer["warnings"]
+    assert line.startswith("gauge could not be measured: ") and "GET / answers 500" in line
+    assert line.endswith("; planned by what the import showed")
     assert site.state("gauge")["release"] == answer["release"]
     told = site.host.run(["farrier", "release", "show", "gauge"]).stdout
-    assert "the plan stands on no measurement of its own: GET / answered 500" in told
+    assert "the plan stands on no measurement of its own: " in told and "GET / answers 500" in told
     # It is not tried again and again.
     assert not site.apply(answer["spec"])["changed"]
 
@@ -105,7 +105,8 @@ def test_one_that_takes_too_much_is_killed_and_nothing_that_serves(site: Any, ga
 def test_an_app_that_starts_a_thread_at_import_is_not_preloaded_and_the_plan_says_why(
     site: Any, gauge: Any
 ) -> None:
-    busy = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True, name='ticker').start()\n"
+    wait = "threading.Thread(target=threading.Event().wait, daemon=True, name='ticker').start()"
+    busy = f"import threading\n{wait}\n"
     plan = gauge(busy + ANSWER)["plan"]
     assert plan["preload_app"] is False
     assert plan["inputs"]["workload"]["preload_safe"] is False
