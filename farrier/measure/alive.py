@@ -13,6 +13,7 @@ import socket
 import sys
 import sysconfig
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +29,8 @@ CONNECTIONS = {
     "asyncpg.connection": ("Connection",),
     "pymongo": ("MongoClient",),
 }
+#: Seconds in which a thread that has been joined leaves /proc (faulthandler's own, for one).
+THREAD_ENDS = 0.3
 #: OpenBLAS ends its threads before a fork and starts them anew after it (its pthread_atfork handlers); the
 #: names under which builds of it tell how many it has.
 OPENBLAS_COUNTS = ("openblas_get_num_threads", "openblas_get_num_threads64_")
@@ -52,8 +55,11 @@ class Alive:
         for thread in threading.enumerate():
             if thread.ident not in self.threads and thread.is_alive():
                 yield f"thread '{thread.name}' ({_defined(thread)}) is alive after the import"
-        native = [name for number, name in _tasks() if number not in known]
-        count = len(native) - _openblas_threads()
+        native, count = _native(known)
+        until = time.monotonic() + THREAD_ENDS
+        while count > 0 and time.monotonic() < until:
+            time.sleep(0.01)
+            native, count = _native(known)
         if native and count > 0:
             names = ", ".join(sorted(set(native)))
             plural = "" if count == 1 else "s"
@@ -152,6 +158,12 @@ def _tasks() -> Iterator[tuple[int, str]]:
     for name in os.listdir("/proc/self/task"):
         with contextlib.suppress(OSError), open(f"/proc/self/task/{name}/comm", encoding="utf-8") as file:
             yield int(name), file.read().strip()
+
+
+def _native(known: set[int | None]) -> tuple[list[str], int]:
+    """Names of the threads that Python does not know, and how many of them a fork would break."""
+    names = [name for number, name in _tasks() if number not in known]
+    return names, len(names) - (_openblas_threads() if names else 0)
 
 
 def _instances(kind: type) -> list[Any]:

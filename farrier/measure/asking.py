@@ -138,17 +138,17 @@ class Connection:
             return self.receive(method, deadline), time.perf_counter() - began
 
     def _receive(self, method: str, deadline: float) -> tuple[int, bool]:
-        while True:
-            head, rest = self._head(deadline)
+        status, rest = 0, b""
+        while status < 200:
+            head, rest = self._head(rest, deadline)
             first, *lines = head.decode("latin-1").split("\r\n")
-            status = int(first.split()[1])
-            if status >= 200:
-                break
+            version, _, words = first.partition(" ")
+            status = int(words[:3])
         headers = {}
         for line in lines:
             name, _, value = line.partition(":")
             headers[name.strip().lower()] = value.strip().lower()
-        keep = headers.get("connection") != "close" and first.startswith("HTTP/1.1")
+        keep = headers.get("connection") != "close" and version == "HTTP/1.1"
         if method == "HEAD" or status in (204, 304):
             return status, keep
         if "chunked" in headers.get("transfer-encoding", ""):
@@ -161,8 +161,7 @@ class Connection:
             keep = False
         return status, keep
 
-    def _head(self, deadline: float) -> tuple[bytes, bytes]:
-        data = b""
+    def _head(self, data: bytes, deadline: float) -> tuple[bytes, bytes]:
         while b"\r\n\r\n" not in data:
             if len(data) > HEAD_LIMIT:
                 raise ValueError("a response with endless headers")

@@ -454,17 +454,16 @@ class Session:
             self.findings.append(f"preloaded it does not boot: {error}")
 
     def compare(self, server: Server, expected: Mapping[str, int | None]) -> None:
+        """Whether each worker answers as an app that is not preloaded, and what it has of its own then."""
         try:
             for worker in server.workers:
-                with server.only(worker), Connection(server.address) as connection:
-                    for request in self.requests:
-                        status, _ = self.ask(connection, request)
-                        if status >= 500:
-                            usual = expected[request.name]
-                            self.findings.append(f"preloaded, {request.name} answers {status}, alone {usual}")
-                            self.boots = False
+                wrong = self.differs(server, worker, expected)
+                if wrong is not None:
+                    self.boots = False
+                    self.findings.append(wrong)
+                    return
                 self.warm_up(server, worker)
-            self.boots = self.boots is not False
+            self.boots = True
             self.found["shared"] = _at_rest(server)
         except NoAnswer as error:
             if self.left <= 0:
@@ -474,6 +473,15 @@ class Session:
             self.findings.append(f"preloaded, a request has no answer: {error}")
         except ProcessGone as error:
             self.note(_what_ended(server, error))
+
+    def differs(self, server: Server, worker: int, expected: Mapping[str, int | None]) -> str | None:
+        """A sentence, where one worker fails at what the app alone does. Raises NoAnswer."""
+        with server.only(worker), Connection(server.address) as connection:
+            for request in self.requests:
+                status, _ = self.ask(connection, request)
+                if status >= 500:
+                    return f"preloaded, {request.name} answers {status}, alone {expected[request.name]}"
+        return None
 
     # --- the answer -------------------------------------------------------------------------------
 

@@ -1,0 +1,80 @@
+"""What is made of samples: growth that is told from steps, the kind, the share that a fork keeps."""
+
+from __future__ import annotations
+
+import pytest
+
+from farrier.measure.figures import BLOCKS, SETTLING, grown, growth, kind, shared_fraction
+from farrier.sizing.memory import footprint
+from farrier.sizing.workload import Workload
+
+MIB = 1 << 20
+
+
+def samples(increments: list[int], block: int = 100) -> list[tuple[int, int]]:
+    found = [(0, 50 * MIB)]
+    for one in increments:
+        found.append((found[-1][0] + block, found[-1][1] + one))
+    return found
+
+
+def test_a_leak_of_1_mb_in_100_requests_is_10_mib_in_1000() -> None:
+    slope, error = growth(samples([MIB] * BLOCKS))
+    assert (grown(slope, error), error) == (10 * MIB, 0)
+
+
+def test_a_leak_is_seen_through_pages_that_come_two_at_a_time() -> None:
+    slope, error = growth(samples([0, 2 * MIB] * (BLOCKS // 2)))
+    assert error > 0
+    assert grown(slope, error) == pytest.approx(10 * MIB, rel=0.3)
+
+
+@pytest.mark.parametrize("at", range(BLOCKS))
+def test_one_step_is_no_growth_wherever_it_comes(at: int) -> None:
+    """A heap that takes one more arena is 2.6 MiB in 1,000 requests by its two ends."""
+    increments = [0] * BLOCKS
+    increments[at] = MIB // 4
+    assert grown(*growth(samples(increments))) == 0
+
+
+def test_the_last_of_the_warm_up_is_no_growth() -> None:
+    assert grown(*growth(samples([900_000, 500_000, 90_000] + [0] * (BLOCKS - SETTLING)))) == 0
+
+
+def test_a_heap_that_shrinks_does_not_grow() -> None:
+    assert grown(*growth(samples([-4096] * BLOCKS))) == 0
+
+
+def test_too_few_samples_are_refused() -> None:
+    with pytest.raises(ValueError, match="takes four at least"):
+        growth(samples([MIB] * (SETTLING + 2)))
+
+
+@pytest.mark.parametrize(
+    ("interface", "cpu", "wait", "expected"),
+    [
+        ("wsgi", 0.010, 0.004, "cpu"),
+        ("wsgi", 0.010, 0.006, "mixed"),
+        ("wsgi", 0.010, 0.040, "mixed"),
+        ("wsgi", 0.001, 0.050, "io"),
+        ("asgi", 0.010, 0.000, "async"),
+        ("asgi", None, None, None),
+        ("wsgi", 0.010, None, None),
+    ],
+)
+def test_the_kind_is_where_a_request_spends_its_time(
+    interface: str, cpu: float | None, wait: float | None, expected: str | None
+) -> None:
+    assert kind(interface, cpu, wait) == expected
+
+
+def test_the_plan_makes_a_worker_of_the_share_again() -> None:
+    """148 MiB of which a forked worker has 12 of its own: that is what the plan must reckon with."""
+    fraction = shared_fraction(148 * MIB, 12 * MIB)
+    workload = Workload.profile(app_memory=148 * MIB, shared_fraction=fraction)
+    assert footprint(workload, "gthread", preload=True).worker == pytest.approx(12 * MIB, rel=0.001)
+
+
+def test_the_share_stays_within_what_the_plan_takes() -> None:
+    assert shared_fraction(10 * MIB, 0) < 1
+    assert shared_fraction(10 * MIB, 11 * MIB) == 0
