@@ -8,7 +8,7 @@ from . import constants
 from .database import threads_most, worker_count_in_deploy, workers_at_once
 from .fields import Field
 from .strategy import Fit, Problem, most_workers
-from .timing import STOPPERS, proxy_idle
+from .timing import STOPPERS, grown, proxy_idle, room_to_grow
 from .units import counted, format_bytes
 from .workload import LOOP_CLASSES
 
@@ -17,6 +17,7 @@ def warnings_of(problem: Problem, one: Fit, fields: Mapping[str, Field]) -> tupl
     """All warnings, the gravest first."""
     return (
         *_memory(problem, one),
+        *_growth(problem, one, fields),
         *_times(problem, fields),
         *_concurrency(problem, one),
         *_database(problem, one, fields),
@@ -44,6 +45,20 @@ def _memory(problem: Problem, one: Fit) -> Iterator[str]:
         )
     if problem.settings.value("preload_app") is True and problem.workload.preload_safe is False:
         yield f"{problem.settings['preload_app'].source}: preload_app on, but the app is not safe to preload"
+
+
+def _growth(problem: Problem, one: Fit, fields: Mapping[str, Field]) -> Iterator[str]:
+    requests, jitter = _whole(fields, "max_requests"), _whole(fields, "max_requests_jitter")
+    each, left = problem.workload.growth_per_1000, max(0, problem.share.available - one.deploy)
+    if not one.fits:
+        left = room_to_grow(problem, one)
+    if not each or not requests or grown(problem, one, requests, jitter) <= left:
+        return
+    by = format_bytes(grown(problem, one, requests, jitter))
+    yield (
+        f"the app grows: {counted(one.workers, 'worker')} by {by} until all are replaced, and in a deploy "
+        f"{format_bytes(left)} are free: find what leaks, or set max_requests below {requests}"
+    )
 
 
 def _times(problem: Problem, fields: Mapping[str, Field]) -> Iterator[str]:

@@ -50,10 +50,10 @@ class App:
 def apportion(available: int, apps: Sequence[App], reserved: int = 0) -> dict[str, int]:
     """Bytes for each app: its minimum, then the rest by weight up to what each wants, then by weight alone.
 
-    ``available`` is what all apps may take together (``share_of(…).available`` of the host), ``reserved``
-    what the host keeps beside it, for the size that is named where the apps do not fit. What an app does not want
-    goes to the others; where all have what they want, the rest goes to all by weight. The sum is never above
-    ``available``. Raises SizingError that says what does not fit and what would.
+    ``available`` is what all apps may take together (``share_of(…).available`` of the host), and
+    ``reserved`` what the host keeps beside it, for the size that is named where the apps do not fit. What an
+    app does not want goes to the others; where all have what they want, the rest goes to all by weight. The
+    sum is never above ``available``. Raises SizingError that says what does not fit and what would.
     """
     doubled = sorted({app.name for app in apps if sum(app.name == other.name for other in apps) > 1})
     if doubled:

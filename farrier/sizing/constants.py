@@ -47,6 +47,11 @@ UNSHARED_SHARE = 0.82
 """Part of an app's RSS that a second process has to pay for again without preload (the rest is mapped files).
 Measured: 4 workers of a 148 MB app take 481 MiB, 120 MiB (0.81) each."""
 
+RECLAIMABLE_SHARE = 0.5
+"""Part of the mapped files that need not stay in memory: code that only the import ran, parts of libraries
+that the app never calls. Counted only for whether an app runs at all. Two workers of a 148 MB app,
+preloaded and frozen, used 136 MB in a limit of 256 MB, less than one process has mapped. First estimate."""
+
 SHARED_FRACTION = 0.85
 """Part of a preloaded, frozen heap that stays shared with the master. Measured at rest 0.93 (4 workers of a
 148 MB app: 155 MiB); real requests touch more pages, so 0.85 until an app is measured."""
@@ -94,46 +99,76 @@ LOW_MEMORY_HOST_SHARE = 0.86
 """Below 512 MB low memory mode is chosen. A kernel keeps 30-60 MB of a nominal 512 MB host out of MemTotal,
 so on a host the line is at 86 % of it (440 MiB)."""
 
-WORKERS_PER_CPU = {
-    ("io", "sync"): 4.0,
-    ("io", "gthread"): 2.0,
-    ("io", "asgi"): 2.0,
-    ("io", "uvicorn"): 2.0,
-    ("io", "gevent"): 2.0,
-    ("mixed", "sync"): 3.0,
-    ("mixed", "gthread"): 2.0,
-    ("mixed", "asgi"): 2.0,
-    ("mixed", "uvicorn"): 2.0,
-    ("mixed", "gevent"): 2.0,
-}
-"""I/O-bound 2-4 a CPU, from practice: 4 where a worker takes one request at a time, 2 where it takes many.
-CPU-bound: one a CPU (more only queue inside the machine: 88-96 req/s in every measured configuration)."""
+CALIBRATION = "benchmarks/results/sizing"
+"""Where the runs are that the constants marked "calibrated" come from: `make bench-sizing` makes them
+anew."""
 
-WORKERS_AT_LEAST = {"io": 2, "mixed": 2, "async": 2, "cpu": 1}
-"""Two, so that one answers while the other is stuck or replaced."""
+BUSY_MARGIN = 1.1
+"""Calibrated. Requests in hand that keep the CPUs busy are cpus x (1 + wait / CPU), and a tenth more. With
+1 ms of work and 50 ms of wait, which is 1.35 ms of CPU a request with the server's own part, 100 clients,
+one CPU: 42 threads were the best point (740 req/s); two CPUs: 96 (1,268 req/s)."""
+
+AT_ONCE_A_CPU_MOST = 256
+"""Threads for each CPU, however long the waits are: first estimate."""
+
+THREADS_A_CPU = {"io": 48, "mixed": 8}
+"""Calibrated. Threads of all gthread workers together, a CPU, where nobody measured the app: 42 and 48 a
+CPU were best for 1 ms + 50 ms on one and two CPUs, 6 a CPU for mixed; a few more, because a longer wait
+wants more."""
+
+THREADS_AT_MOST = 64
+THREADS_AT_MOST_ON_MORE_CPUS = 32
+"""Calibrated. Threads of one worker. On one CPU one worker with all threads is ahead of two (1 x 40: 740
+req/s, p99 0.144 s; 2 x 20: 676 and 0.212; mixed 1 x 6: 174 and 0.243; 2 x 3: 163 and 0.340). On two CPUs
+more than 32 threads wait for the interpreter's lock: 4 x 24 were best (1,268 req/s), mixed 2 x 6. 64 is a
+first estimate."""
+
+THREADS_COMPUTING = 2
+"""Calibrated. Threads of a gthread worker of a CPU-bound app, one worker a CPU: 10 ms of CPU and no wait,
+one CPU, 1 x 2 has 0.973 of the best throughput at 1.07 times its p99. More only lengthen the tail (6.3 s at
+32)."""
+
+SYNC_A_CPU_COMPUTING = 4.0
+"""Calibrated. Sync workers a CPU of an app that was measured to compute only: 5 on one CPU had 93.7 req/s
+with a p99 of 0.220 s, 1 x 2 threads 91.1 and 0.235."""
+
+WORKERS_PER_CPU = {("io", "sync"): 4.0, ("mixed", "sync"): 3.0, ("cpu", "sync"): 2.0}
+SYNC_A_CPU_MOST = 12
+"""Sync workers a CPU, from practice; where waits were measured as many as they ask for, up to 12. First
+estimates. All other CPU-bound workers: one a CPU (more only queue: 88-96 req/s in every measured
+configuration)."""
+
+WORKERS_AT_LEAST = {"io": 2, "mixed": 2, "async": 2, "cpu": 2}
+"""Sync workers: two, so that one answers while the other is busy. A worker with threads may be alone:
+threads that hang stop no other, and a replacement serves before it ends (docs/decisions/0009)."""
+
+WORKERS_WITH_FEW_THREADS = 2
+"""Workers to which a plan goes at least, where a person set fewer threads than one worker would have."""
 
 WORKERS_PER_CPU_AT_LEAST = 2.0
 """Where threads share too few database connections, workers give way down to this (the least that practice
 advises for I/O-bound work), then threads do: the same connections serve as many threads either way, and fewer
 workers take less memory. First estimate."""
 
-ASYNC_WORKERS_PER_CPU = 1.5
-ASYNC_WORKERS_AT_LEAST = 3
-ASYNC_WORKERS_MANY = 12
-"""Kind async, from practice with async Django: 3 on 1-2 CPUs, 6 on 4, 12 on 8 and more, which is 1.5 a CPU
-between 3 and 12; beyond 12 CPUs one a CPU (ours)."""
+LOOPS_PER_CPU = 1.5
+LOOPS_AT_LEAST = 2
+LOOPS_MANY = 12
+"""Workers with an event loop. Calibrated up to two CPUs: 2, a third costs p99. Above that from practice
+with async Django: 6 on 4 CPUs, 12 on 8 and more, which is 1.5 a CPU; beyond 12 CPUs one a CPU (ours)."""
 
 INFO_ABOVE_CPUS = 2
 INFO_BELOW_CPUS = 8
 """CPUs. Log level of kind async, from the same practice: warning on 1-2, info on 4, warning on 8 and more."""
 
-THREADS = {"io": 32, "mixed": 8, "cpu": 2, "async": 8}
-THREADS_AT_LEAST = {"io": 4, "mixed": 2, "cpu": 1, "async": 2}
-"""Threads of a gthread worker. Measured with 1 ms of CPU and 50 ms of wait on 1 CPU and 512 MB: 2 x 16
-threads 305 req/s, 2 x 32 threads 633, default 19. CPU-bound: threads only lengthen the tail (6.3 s at 32)."""
+THREADS_AT_LEAST = {"io": 4, "mixed": 2}
+"""Threads below which a worker is not worth its memory or its connections. First estimate."""
+
+SQUEEZED_THREADS = 4
+"""Threads that an app may have where it fits only without headroom: first estimate."""
 
 LOW_MEMORY_THREADS = {"io": 8, "mixed": 4, "cpu": 2, "async": 4}
-"""Threads in low memory mode, only where they fit: first estimate (1 x 8 threads did 153 req/s)."""
+"""Threads in low memory mode, only where they fit and where nobody measured the app: first estimate (1 x 8
+threads did 153 req/s)."""
 
 CONNECTIONS_AT_LEAST = 16
 CONNECTIONS_AT_MOST = 1000
@@ -195,7 +230,17 @@ ends after 600; the server must close later, or a request meets a closing connec
 MAX_REQUESTS_AT_EASE = 1000
 MAX_REQUESTS_TIGHT = 500
 MAX_REQUESTS_LOW_MEMORY = 250
-"""Requests after which a worker is replaced: 1000 from practice, sooner where a leak hurts sooner."""
+"""Requests after which a worker is replaced: 1000 from practice, sooner where a leak hurts sooner. So where
+nobody measured how a worker grows."""
+NO_GROWTH_FACTOR = 10
+"""Calibrated. An app that was measured not to grow is recycled ten times less often: recycling at every 1,000
+requests cost a CPU-bound app its p99 (0.31 s instead of 0.235 s)."""
+GROWTH_SHARE = 0.5
+"""Part of the free memory that workers may fill before they are replaced: other requests may leak more than
+those that were measured. First estimate."""
+MAX_REQUESTS_LEAST = 100
+MAX_REQUESTS_MOST = 100_000
+"""Bounds of what growth asks for: a worker that lives shorter costs more than it saves. First estimates."""
 JITTER_PER_WORKER = 0.05
 JITTER_AT_LEAST = 0.10
 JITTER_AT_MOST = 0.50
@@ -272,6 +317,12 @@ SIZES_MIB = (
 MALLOC_ARENAS = 2
 MALLOC_ARENAS_LOW_MEMORY = 1
 """MALLOC_ARENA_MAX, from practice with threaded Python on small hosts (glibc's default is 8 a CPU)."""
+MALLOC_TRIM_THRESHOLD = 128 * 1024
+"""Bytes. MALLOC_TRIM_THRESHOLD_ where memory is short. It is glibc's own start value, but setting it keeps
+it there (mallopt(3)): else each large block that is freed raises it, up to 64 MiB. Measured with Python
+3.11 and glibc 2.36, bursts of JSON in 4 and 8 threads: bodies of 8 MB left 94-116 MiB instead of 164-193,
+of 1 MB 15 instead of 17-21, of 0.3 MB the same; it costs up to 40 % more CPU in such a burst and nothing
+measurable below 1 MB."""
 SHM = "/dev/shm"  # noqa: S108  # a tmpfs on every Linux; Gunicorn makes its file there with mkstemp
 SHM_LEAST = MIB
 """Bytes. Gunicorn's heartbeat files are empty; what counts is that /dev/shm exists and is not full."""

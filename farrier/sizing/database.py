@@ -86,7 +86,8 @@ def connections_wanted(
     if worker_class == "gthread" and framework == "django":
         return slots  # no pool by default: each thread keeps its own connection
     if low_memory:
-        return min(slots, constants.POOL_LOW_MEMORY)
+        least = connections_least(worker_class, framework, slots)
+        return min(slots, max(constants.POOL_LOW_MEMORY, least))
     if worker_class == "gthread":
         return min(slots, max(constants.POOL_AT_MOST, connections_least(worker_class, framework, slots)))
     return min(slots, constants.POOL_ASYNC)

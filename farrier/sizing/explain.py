@@ -22,6 +22,7 @@ GROUPS = {
         "freeze_heap",
         "low_memory_mode",
         "malloc_arena_max",
+        "malloc_trim_threshold",
         "worker_tmp_dir",
         "backlog",
         "loglevel",

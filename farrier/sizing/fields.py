@@ -35,6 +35,7 @@ UNITS = {
     "max_requests_jitter": "requests",
     "backlog": "connections",
     "malloc_arena_max": "arenas",
+    "malloc_trim_threshold": "bytes",
     "db_pool_size": "connections a worker",
     "db_max_overflow": "connections a worker",
     "db_conn_max_age": "s",

@@ -52,13 +52,24 @@ def _shared_limits(sheet: Sheet) -> None:
     one, available = sheet.one, sheet.problem.share.available
     expected = max(one.steady, one.deploy)
     maximum = _maximum(sheet, expected, available)
-    high = int(maximum * constants.MEMORY_HIGH_SHARE)
+    high = high_of(maximum, one)
     share = f"{constants.MEMORY_HIGH_SHARE:.0%} of memory_max"
-    if high < expected:
-        high, share = min(expected, maximum), "what the app is expected to take"
+    if high > int(maximum * constants.MEMORY_HIGH_SHARE):
+        share = "what the app is expected to take"
     sheet.add("memory_high", high, f"{share}: from there the kernel reclaims before it kills", "memory")
     candidate, why = _candidate(one, available)
     sheet.add("candidate_memory_max", candidate, why, "memory")
+
+
+def maximum_of(problem: Problem, one: Fit) -> int:
+    """Bytes that the plan itself gives the slice which both releases share."""
+    expected = max(one.steady, one.deploy)
+    return min(int(expected * constants.MEMORY_MAX_FACTOR), problem.share.available)
+
+
+def high_of(maximum: int, one: Fit) -> int:
+    """Bytes from which the kernel reclaims, below that maximum."""
+    return max(int(maximum * constants.MEMORY_HIGH_SHARE), min(max(one.steady, one.deploy), maximum))
 
 
 def _candidate(one: Fit, available: int) -> tuple[int, str]:

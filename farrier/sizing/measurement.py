@@ -13,7 +13,7 @@ from .workload import LOOP_CLASSES, Workload, normalise_worker_class
 
 SCHEMA = 1
 
-_MEMORY_FIGURES = ("private_memory", "shared_private")
+_MEMORY_FIGURES = ("private_memory", "shared_private", "shared_base")
 """Figures that only go together with the app_memory that was measured with them."""
 
 
@@ -57,6 +57,7 @@ def _found(measurement: Mapping[str, object]) -> dict[str, object]:
         "app_memory": _whole(app),
         "private_memory": _whole(private if app is None or private is None else min(app, private)),
         "shared_private": _whole(_number(shared, "uss")),
+        "shared_base": _whole(_base(shared)),
         "request_memory": _whole(request, constants.MEASURED_REQUEST_AT_LEAST),
         "connection_memory": _whole(connection, constants.MEASURED_CONNECTION_AT_LEAST),
         "boot_seconds": _number(measurement, "boot_seconds"),
@@ -67,6 +68,14 @@ def _found(measurement: Mapping[str, object]) -> dict[str, object]:
         "any_class": measurement.get("interface", "wsgi") == "wsgi" or None,
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _base(shared: Mapping[str, object]) -> float | None:
+    """PSS of a preloaded master and its workers, less what each worker has for itself."""
+    master, pss, uss, workers = (_number(shared, name) for name in ("master_pss", "pss", "uss", "workers"))
+    if master is None or pss is None or uss is None or workers is None:
+        return None
+    return master + workers * max(0.0, pss - uss)
 
 
 def _with_its_request(chosen: dict[str, object]) -> None:

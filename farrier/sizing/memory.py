@@ -128,6 +128,11 @@ class Footprint:
     frozen: bool = False
     """Preloaded with a frozen heap."""
 
+    @property
+    def reclaimable(self) -> int:
+        """Mapped files that the kernel drops where memory is short, and reads again where it must."""
+        return int(self.mapped * constants.RECLAIMABLE_SHARE)
+
     def generation(self, workers: int, slots: int) -> int:
         """One arbiter and its workers, each with all its slots taken."""
         return self.master + workers * (self.worker + slots * self.slot)
@@ -160,9 +165,15 @@ def footprint(workload: Workload, worker_class: str, preload: bool, frozen: bool
     unshared = int(app * constants.UNSHARED_SHARE)
     if workload.private_memory_bytes is not None:
         unshared = min(app, workload.private_memory_bytes)
+    master = constants.ARBITER_MEMORY
+    if preload:
+        master = max(master, unshared)
+        if frozen and workload.shared_base_bytes is not None:
+            base = workload.shared_base_bytes - (app - unshared)
+            master = min(master, max(constants.ARBITER_MEMORY, base))
     return Footprint(
         mapped=app - unshared,
-        master=max(constants.ARBITER_MEMORY, unshared) if preload else constants.ARBITER_MEMORY,
+        master=master,
         worker=_forked(workload, app, unshared, frozen) if preload else unshared,
         slot=slot_memory(workload, worker_class),
         preload=preload,

@@ -25,6 +25,7 @@ ORDER = (
     "low_memory_mode",
     "freeze_heap",
     "malloc_arena_max",
+    "malloc_trim_threshold",
     "db_pool_size",
     "db_max_overflow",
     "db_conn_max_age",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from . import constants
+from .concurrency import milliseconds
 from .database import Connections
 from .fields import Field
 from .sheet import Sheet
 from .strategy import Fit, Problem, most_workers, workers_before_queue
+from .timing import pressure
 from .units import counted, format_bytes, format_cpus
 from .workload import ASGI_CLASSES, LOOP_CLASSES
 
@@ -34,7 +36,7 @@ def _workers(problem: Problem, one: Fit) -> Answer:
             f"{ask.workers} wanted ({ask.why}); {_by_database(problem, one, connections)}",
             "database",
         )
-    slots = ask.slots_at_least
+    slots = problem.slots_before_worker(one.strategy, more)
     if (
         one.queues
         and "strategy" not in problem.settings
@@ -87,15 +89,11 @@ def _threads(problem: Problem, one: Fit) -> Answer:
         return 1, "an event loop takes its requests in one thread", "worker class"
     if problem.worker_class == "sync":
         return 1, "a sync worker takes one request at a time", "worker class"
-    wanted, kind = problem.wish.slots, problem.workload.kind
+    wanted = problem.wish.slots
     if one.slots >= wanted:
-        why = {
-            "io": "waiting requests leave the CPU free: 2 x 32 threads did 633 req/s, one thread 19",
-            "cpu": "few: more only lengthen the queue for the CPU",
-        }.get(kind, "some requests wait while others compute")
-        if problem.low_memory:
-            why = "few, as low memory mode has it"
-        return one.slots, why, "practice"
+        why = problem.wish.threads_why or "few: more only lengthen the queue for the CPU"
+        measured = problem.wish.in_all is not None and problem.workload.waits_a_cpu_second is not None
+        return one.slots, why, "cpu" if measured else "practice"
     if not one.fits:
         return one.slots, "the least that makes sense: the memory does not suffice", "memory"
     connections = problem.connections
@@ -125,7 +123,15 @@ def _worker_class(sheet: Sheet) -> None:
         sheet.fields["worker_class"] = Field("worker_class", "gthread", "", why, "person", threads.source)
         return
     why = "the app speaks ASGI" if is_asgi else f"for {problem.workload.kind} work behind WSGI"
-    sheet.add("worker_class", problem.workload.worker_class, why, "app")
+    planned = problem.workload.worker_class
+    if "worker_class" not in problem.settings and problem.worker_class == "sync" != planned:
+        planned, load = "sync", problem.workload
+        cpu, wait = (milliseconds(each) for each in (load.cpu_per_request, load.wait_per_request))
+        why = (
+            f"measured to compute only ({cpu} CPU, {wait} wait a request): several workers that take one "
+            "request each answer sooner than threads that share a CPU"
+        )
+    sheet.add("worker_class", planned, why, "app")
 
 
 def _asked_class(problem: Problem) -> str:
@@ -189,6 +195,18 @@ def fill_process(sheet: Sheet) -> None:
     arenas = constants.MALLOC_ARENAS_LOW_MEMORY if problem.low_memory else constants.MALLOC_ARENAS
     why = "glibc would keep 8 arenas a CPU, each with fragments of its own"
     sheet.add("malloc_arena_max", arenas, why, "practice")
+    sheet.add("malloc_trim_threshold", *_malloc_trim_threshold(problem, sheet.one))
+
+
+def _malloc_trim_threshold(problem: Problem, one: Fit) -> tuple[int | None, str, str]:
+    if pressure(problem, one) == "ease":
+        return (
+            None,
+            "memory is at ease: glibc's own, which keeps what large requests freed for the next",
+            ("practice"),
+        )
+    why = "memory is short: what large requests freed goes back at once, for some CPU in those that take 1 MB"
+    return constants.MALLOC_TRIM_THRESHOLD, why, "memory"
 
 
 def _preload_app(problem: Problem, one: Fit) -> tuple[bool, str, str]:

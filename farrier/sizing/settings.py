@@ -120,6 +120,7 @@ PARSERS: dict[str, Callable[[str, object], Value]] = {
     "low_memory_mode": _flag,
     "freeze_heap": _flag,
     "malloc_arena_max": _whole(1),
+    "malloc_trim_threshold": _size(0),
     "db_pool_size": _whole(1),
     "db_max_overflow": _whole(0),
     "db_conn_max_age": _whole(0),

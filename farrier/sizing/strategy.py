@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from . import constants
 from .budget import Budget
-from .concurrency import Wish, wish
+from .concurrency import Wish, wish, with_choices
 from .database import (
     Connections,
     connections_least,
@@ -43,6 +43,10 @@ class Fit:
     def preload(self) -> bool:
         """The master loads the app before it forks."""
         return self.footprint.preload
+
+    def runs(self, available: int) -> bool:
+        """Whether so many bytes are enough at all: without headroom, with fewer mapped files in memory."""
+        return self.steady - self.footprint.reclaimable <= available
 
     @property
     def queues(self) -> bool:
@@ -85,12 +89,13 @@ class Problem:
         # a part of a host is not a small host
         short = is_short_of_memory(budget, share.memory + budget.taken_bytes)
         low_memory = bool(settings.value("low_memory_mode", short))
-        ask = wish(
-            workload.kind, worker_class, cpus, low_memory, development, runtime == "cloudrun" and cpus < 1
-        )
+        # what was measured needs no rule of thumb: memory itself decides, unless a person asked for the mode
+        few = low_memory and ("low_memory_mode" in settings or workload.waits_a_cpu_second is None)
+        one_at_a_time = runtime == "cloudrun" and cpus < 1
+        ask = wish(workload, worker_class, cpus, few, development, one_at_a_time)
         ask = _with_choices(ask, worker_class, settings)
         least = connections_least(worker_class, workload.framework, ask.slots_at_least)
-        return cls(
+        problem = cls(
             budget,
             workload,
             settings,
@@ -105,6 +110,27 @@ class Problem:
             connections_of(settings),
             least,
         )
+        return problem._computing() or problem
+
+    def _computing(self) -> Problem | None:
+        """With sync workers, where an app only computes and all of them fit preloaded; else none.
+
+        Nobody chose its class then, nobody the threads, and it is known to be safe to preload.
+        """
+        load = self.workload
+        chosen = any(name in self.settings for name in ("worker_class", "threads"))
+        computes = load.any_class and load.only_computes and load.kind == "cpu" and load.preload_safe
+        one_at_a_time = self.runtime == "cloudrun" and self.cpus < 1
+        if chosen or not computes or self.low_memory or self.development or one_at_a_time:
+            return None
+        if self.worker_class != "gthread":
+            return None
+        ask = _with_choices(wish(load, "sync", self.cpus), "sync", self.settings)
+        least = connections_least("sync", load.framework, 1)
+        other = replace(self, worker_class="sync", wish=ask, least_connections=least)
+        one = fit(other)
+        whole = one.fits and one.preload and one.workers >= ask.workers and one.beside.replacement
+        return other if whole and not one.queues else None
 
     def strategies(self) -> tuple[str, ...]:
         """Strategies that may be used, best first."""
@@ -151,6 +177,37 @@ class Problem:
         return min(self.wish.slots, threads_most(self.workload.framework, each))
 
     @property
+    def counts_threads(self) -> bool:
+        """Its slots are threads of which the plan itself says how many."""
+        return self.worker_class == "gthread" and not self.wish.slots_fixed
+
+    @property
+    def slots_enough(self) -> int:
+        """Slots of a worker with which a better deploy, or a replacement, is worth more than others."""
+        if self.counts_threads:
+            half = math.ceil(self.wish.slots * constants.SLOTS_SHARE)
+            return min(self.wish.slots, max(half, constants.THREADS_COMPUTING))
+        return self.wish.slots_at_least
+
+    @property
+    def threads_squeezed(self) -> int:
+        """Threads of a worker that memory is made to hold at least, headroom or not."""
+        return min(constants.SQUEEZED_THREADS, self.slots_enough)
+
+    def slots_most(self, strategy: str, workers: int, beside: Beside = ALONE) -> int:
+        """Slots of a worker whatever the memory."""
+        if self.wish.slots_fixed:
+            return self.wish.slots
+        most = self.slots_by_database(strategy, workers, beside)
+        if self.low_memory and self.connections and self.threads_keep_connections:
+            most = min(most, constants.POOL_LOW_MEMORY)
+        return max(1, most)
+
+    def slots_before_worker(self, strategy: str, workers: int) -> int:
+        """Slots that each worker has before there is one more: all its threads, or the least connections."""
+        return self.slots_most(strategy, workers) if self.counts_threads else self.wish.slots_at_least
+
+    @property
     def threads_keep_connections(self) -> bool:
         """Django without a pool: each thread opens a connection and keeps it."""
         return self.workload.framework == "django" and self.worker_class == "gthread"
@@ -191,12 +248,14 @@ def worker_class_of(workload: Workload, settings: Settings) -> str:
 
 
 def _with_choices(ask: Wish, worker_class: str, settings: Settings) -> Wish:
-    workers = settings.value("workers", ask.workers)
     name = "worker_connections" if worker_class in LOOP_CLASSES else "threads"
-    if worker_class == "sync" or name not in settings:
-        return Wish(int(str(workers)), ask.why, ask.bound_by, ask.slots, ask.slots_at_least)
-    slots = int(str(settings.value(name)))
-    return Wish(int(str(workers)), ask.why, ask.bound_by, slots, slots, slots_fixed=True)
+    workers = settings.value("workers")
+    slots = None if worker_class == "sync" else settings.value(name)
+    return with_choices(
+        ask,
+        None if workers is None else int(str(workers)),
+        None if slots is None else int(str(slots)),
+    )
 
 
 def fit(problem: Problem) -> Fit:
@@ -207,11 +266,13 @@ def fit(problem: Problem) -> Fit:
     strategies = problem.strategies()
 
     def rank(one: Fit) -> tuple[int, ...]:
-        over = 0 if one.fits else one.steady
+        over = (0, 0, 0) if one.fits else (one.runs(problem.share.available), one.slots, -one.steady)
         liked = one.preload is bool(problem.workload.preload_safe)
+        enough = min(one.slots, problem.slots_enough) if problem.counts_threads else 0
         better = (not one.queues, one.beside.gate, one.beside.replacement, one.beside.one_off)
+        threads = one.slots if problem.counts_threads else 0
         strategy = -strategies.index(one.strategy)
-        return (one.fits, -over, one.workers, *better, liked, strategy, one.slots)
+        return (one.fits, *over, one.workers, enough, *better, threads, liked, strategy, one.slots)
 
     return max((_fit(problem, preload) for preload in _preload_options(problem)), key=rank)
 
@@ -281,11 +342,11 @@ def most_by_database(problem: Problem, strategies: list[str]) -> int:
 
 def _largest_for(problem: Problem, shape: Footprint, strategies: list[str], most: int) -> int:
     """The most workers, up to ``most``, that go with one of the strategies; 0 for none."""
-    least = problem.wish.slots_at_least
 
     def enough(workers: int) -> bool:
         return any(
-            problem.database_allows(name, workers) and problem.memory_allows(shape, name, workers, least, ALL)
+            problem.database_allows(name, workers)
+            and problem.memory_allows(shape, name, workers, problem.slots_before_worker(name, workers), ALL)
             for name in strategies
         )
 
@@ -306,6 +367,8 @@ def _largest(low: int, high: int, enough: Callable[[int], bool]) -> int:
 
 def _arranged(problem: Problem, shape: Footprint, workers: int) -> Fit:
     """The best that so many workers allow: strategy first, then a replacement, then a one-off command."""
+    if problem.counts_threads:
+        return _with_threads(problem, shape, workers)
     strategies = problem.strategies()
     floor = _least_of_all(problem)
     for slots in dict.fromkeys((problem.wish.slots_at_least, floor)):
@@ -317,6 +380,72 @@ def _arranged(problem: Problem, shape: Footprint, workers: int) -> Fit:
         if found:
             return found[0]
     return _made(problem, shape, strategies[-1], workers, floor, ALONE, fits=False)
+
+
+def _with_threads(problem: Problem, shape: Footprint, workers: int) -> Fit:
+    """The same for threads: enough of them first, then a better deploy and what fits beside, then the rest.
+
+    Where memory keeps a deploy or a replacement from being what it could be, a worker has no more than enough
+    threads: so more memory never gives fewer.
+    """
+
+    def enough(one: Fit) -> int:
+        most = problem.slots_most(one.strategy, workers, one.beside)
+        # a second worker came only because each has all its threads
+        several = workers > 1 and "workers" not in problem.settings
+        return most if several else min(problem.slots_enough, most)
+
+    options: list[Fit] = []
+    for one in _thread_options(problem, shape, workers):
+        if one.slots >= problem.wish.slots and not _could_be_better(problem, one):
+            return one  # all that there is to have
+        options.append(one)
+    if not options:
+        return _squeezed(problem, shape, workers)
+    good = [one for one in options if one.slots >= enough(one)]
+    if not good:
+        return max(options, key=lambda one: one.slots)
+    best = good[0]
+    if best.strategy == "overlap":
+        rolling = (one for one in good if one.strategy == "rolling" and one.beside == best.beside)
+        best = next((one for one in rolling if one.slots > best.slots), best)
+    if _could_be_better(problem, best):
+        return _made(problem, shape, best.strategy, workers, enough(best), best.beside)
+    return best
+
+
+def _thread_options(problem: Problem, shape: Footprint, workers: int) -> Iterator[Fit]:
+    """Each strategy with each that has room beside it, best first, with the most threads it leaves."""
+    strategies = problem.strategies()
+    for strategy in strategies:
+        if strategy != strategies[-1] and not problem.database_allows(strategy, workers):
+            continue
+        for rung in LADDER:
+            for beside in (replace(rung, gate=True), rung) if strategy == "queue" else (rung,):
+                most = problem.slots_most(strategy, workers, beside)
+                least = min(most, problem.threads_squeezed)
+                if _allowed(problem, shape, strategy, workers, least, beside):
+                    slots = _most_slots(problem, shape, strategy, workers, least, beside)
+                    yield _made(problem, shape, strategy, workers, slots, beside)
+
+
+def _could_be_better(problem: Problem, one: Fit) -> bool:
+    """Whether memory alone keeps an arrangement from a deploy without a queue, or from room beside it."""
+    lossless = [name for name in problem.strategies() if name != "queue"]
+    if one.queues and any(problem.database_allows(name, one.workers) for name in lossless):
+        return True
+    replacing = Beside(replacement=True)
+    replaceable = problem.database_allows(one.strategy, one.workers, beside=replacing)
+    return not one.beside.one_off or (replaceable and not one.beside.replacement)
+
+
+def _squeezed(problem: Problem, shape: Footprint, workers: int) -> Fit:
+    """Without headroom, and with fewer of the mapped files in memory: a few threads, as they fit."""
+    strategy = problem.strategies()[-1]
+    room = problem.share.available + shape.reclaimable
+    most = min(problem.slots_most(strategy, workers), problem.threads_squeezed)
+    slots = _largest(1, most, lambda count: shape.steady(workers, count, False) <= room)
+    return _made(problem, shape, strategy, workers, max(1, slots), ALONE, fits=False)
 
 
 def is_enough(slots: int, instead_of: int) -> bool:
@@ -364,14 +493,7 @@ def _most_slots(
     problem: Problem, shape: Footprint, strategy: str, workers: int, least: int, beside: Beside
 ) -> int:
     """As many as memory and, for threads, the database allow."""
-    most = problem.wish.slots
-    if not problem.wish.slots_fixed:
-        most = min(most, problem.slots_by_database(strategy, workers, beside))
-        if problem.low_memory and problem.connections and problem.threads_keep_connections:
-            most = min(most, constants.POOL_LOW_MEMORY)
-        if most < least:
-            return max(1, most)
-    most = max(least, most)
+    most = max(least, problem.slots_most(strategy, workers, beside))
     return _largest(least, most, lambda slots: problem.memory_allows(shape, strategy, workers, slots, beside))
 
 
@@ -416,7 +538,8 @@ def strategy_reason(problem: Problem, one: Fit) -> tuple[str, str, str]:
         return one.strategy, f"one worker at a time: {more} take {peak} of {target}; {against}", bound_by
     if not problem.database_allows("rolling", one.workers):
         return one.strategy, _too_many_connections(problem, "rolling", one.workers), "database"
-    peak = format_bytes(shape.deploy("rolling", one.workers, problem.wish.slots_at_least))
+    slots = min(problem.slots_enough, problem.slots_most("rolling", one.workers))
+    peak = format_bytes(shape.deploy("rolling", one.workers, slots))
     return one.strategy, f"even one worker at a time, {more} would take {peak} of {target}", "memory"
 
 
@@ -424,7 +547,7 @@ def _against_overlap(problem: Problem, one: Fit) -> tuple[str, str]:
     """(why not overlap, what bound it) of a plan that exchanges workers one by one."""
     if not problem.database_allows("overlap", one.workers):
         return _too_many_connections(problem, "overlap", one.workers), "database"
-    least = problem.wish.slots_at_least
+    least = min(problem.slots_enough, problem.slots_most("overlap", one.workers))
     whole = _fit_by(problem, one.footprint, "overlap", one.workers, least)
     if whole is None:
         both = format_bytes(one.footprint.deploy("overlap", one.workers, least))

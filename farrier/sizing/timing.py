@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 from . import constants
+from .limits import high_of, maximum_of
 from .memory import Beside
 from .strategy import Fit, Problem, most_workers
 from .units import counted, format_bytes
@@ -115,12 +116,53 @@ def max_requests(problem: Problem, one: Fit) -> Answer:
         "tight": (constants.MAX_REQUESTS_TIGHT, "memory is tight, so leaks are cut short sooner", "memory"),
         "low": (constants.MAX_REQUESTS_LOW_MEMORY, "memory is short, so leaks are cut short soon", "memory"),
     }[pressure(problem, one)]
+    if problem.workload.growth_per_1000 is not None:
+        value, why, bound_by = _by_growth(problem, one, value * constants.NO_GROWTH_FACTOR)
     beside = (
         "its replacement serves before it ends"
         if one.beside.replacement
         else "it ends before its replacement starts"
     )
     return value, f"{why}; {beside}", bound_by
+
+
+def room_to_grow(problem: Problem, one: Fit) -> int:
+    """Bytes by which all workers may grow: in a deploy up to all there is, else to memory_high."""
+    high = problem.share.available
+    if not one.fits:
+        return max(0, high + one.footprint.reclaimable - one.steady)
+    if problem.share.deploys_here:
+        maximum = maximum_of(problem, one)
+        chosen = problem.settings.value("memory_high")
+        high = high_of(maximum, one) if chosen is None else min(maximum, int(str(chosen)))
+    return max(0, min(high - one.steady, problem.share.available - one.deploy))
+
+
+def _by_growth(problem: Problem, one: Fit, most: int) -> Answer:
+    """Before what a worker was seen to grow fills the room there is; ``most`` where it does not grow."""
+    growth = problem.workload.growth_per_1000 or 0
+    if not growth:
+        why = f"measured not to grow, so {constants.NO_GROWTH_FACTOR} times the usual number"
+        return most, why, "practice"
+    room, workers = room_to_grow(problem, one), one.workers
+    lives = 1 + jitter_share(workers)
+    exact = room * constants.GROWTH_SHARE / workers / lives / growth * 1000
+    value = int(min(max(exact, constants.MAX_REQUESTS_LEAST), most))
+    each = counted(workers, "worker")
+    why = (
+        f"measured to grow {format_bytes(growth)} in 1,000 requests: {each} may fill "
+        f"{constants.GROWTH_SHARE:.0%} of the {format_bytes(room)} that are free"
+    )
+    if exact > most:
+        return most, f"{why}, which takes longer than this", "practice"
+    if exact < constants.MAX_REQUESTS_LEAST:
+        return value, f"{why}, which takes less than {value}, the fewest that make sense", "practice"
+    return value, why, "memory"
+
+
+def grown(problem: Problem, one: Fit, requests: int, jitter: int) -> int:
+    """Bytes by which all workers have grown when each is about to be replaced."""
+    return one.workers * math.ceil((problem.workload.growth_per_1000 or 0) * (requests + jitter) / 1000)
 
 
 def recycling(problem: Problem, one: Fit) -> tuple[str, str, str]:
@@ -163,10 +205,15 @@ def max_requests_jitter(requests: int, workers: int) -> Answer:
     """Most extra requests by chance: Gunicorn only adds."""
     if not requests:
         return 0, "nothing is recycled", "practice"
-    by_workers = max(constants.JITTER_AT_LEAST, constants.JITTER_PER_WORKER * workers)
-    jitter = max(1, round(requests * min(by_workers, constants.JITTER_AT_MOST)))
+    jitter = max(1, round(requests * jitter_share(workers)))
     why = f"Gunicorn only adds it: workers end after {requests} to {requests + jitter} requests, not together"
     return jitter, why, "practice"
+
+
+def jitter_share(workers: int) -> float:
+    """Jitter as a part of max_requests."""
+    by_workers = max(constants.JITTER_AT_LEAST, constants.JITTER_PER_WORKER * workers)
+    return min(by_workers, constants.JITTER_AT_MOST)
 
 
 def queue_seconds(problem: Problem, one: Fit) -> Answer:

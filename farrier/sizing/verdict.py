@@ -15,7 +15,7 @@ def level_of(problem: Problem, one: Fit) -> tuple[str, str]:
     share = problem.share
     needed = format_bytes(one.steady)
     workers = f"{counted(one.workers, 'worker')} {'needs' if one.workers == 1 else 'need'}"
-    if not one.fits and one.steady > share.available:
+    if not one.fits and not one.runs(share.available):
         return (
             "not viable",
             f"{workers} {needed} and there are {format_bytes(share.available)}",

@@ -87,6 +87,8 @@ class Workload:
     """USS of a worker that loaded the app itself: what one more of them costs."""
     shared_private_bytes: int | None = None
     """USS of a worker forked from a preloaded master with a frozen heap."""
+    shared_base_bytes: int | None = None
+    """What such a master and its workers take together, less the USS of the workers."""
     any_class: bool = False
     """Nobody chose its worker class, so that the plan may take another one that serves the same interface."""
 
@@ -108,6 +110,7 @@ class Workload:
             "wait_per_request",
             "private_memory_bytes",
             "shared_private_bytes",
+            "shared_base_bytes",
         ):
             value = getattr(self, name)
             if value is not None and value < 0:
@@ -158,6 +161,7 @@ class Workload:
         wait_per_request: float | None = None,
         private_memory: str | int | None = None,
         shared_private: str | int | None = None,
+        shared_base: str | int | None = None,
         any_class: bool = False,
     ) -> Workload:
         """A workload from what is known; the rest is assumed from the profile. Raises SizingError."""
@@ -193,6 +197,7 @@ class Workload:
             wait_per_request=None if wait_per_request is None else float(wait_per_request),
             private_memory_bytes=_bytes_or_none(private_memory),
             shared_private_bytes=_bytes_or_none(shared_private),
+            shared_base_bytes=_bytes_or_none(shared_base),
             any_class=any_class,
         )
 
@@ -215,6 +220,7 @@ class Workload:
             "wait_per_request",
             "private_memory",
             "shared_private",
+            "shared_base",
         )
         for key in given:
             if key not in allowed:

@@ -43,7 +43,7 @@ def test_verdict_and_warnings_come_first() -> None:
 
 
 def test_one_is_singular() -> None:
-    one = plan(Budget.given("512M", 1), Workload.profile("cpu", "sync", boot_seconds=50))
+    one = plan(Budget.given("512M", 1), Workload.profile("cpu", "asgi", boot_seconds=50))
     assert explain(one, "workers").startswith("workers = 1 process\n")
     assert explain(one, "threads").startswith("threads = 1 thread a worker\n")
     assert one["timeout"].why.startswith("1 worker boots in 50 s on 1 CPU, silent meanwhile: 3 times that")
@@ -59,11 +59,11 @@ def test_a_choice_is_marked_with_where_it_was_made() -> None:
 
 
 def test_one_number_with_inputs_arithmetic_and_what_would_change_it() -> None:
-    one = plan(Budget.given("512M", 1), Workload.profile("async", framework="django"))
+    one = plan(Budget.given("512M", 2.5), Workload.profile("async", framework="django"))
     text = explain(one, "workers")
     assert text.startswith("workers = 2 processes\n")
     for part in (
-        "3 wanted",
+        "4 wanted",
         "3 need 394 MiB with a deploy and a one-off command, of 364 MiB",
         "Bound by: memory",
         "It would change with",
@@ -72,7 +72,7 @@ def test_one_number_with_inputs_arithmetic_and_what_would_change_it() -> None:
     ):
         assert part in " ".join(text.split()), part
     assert max(len(line) for line in text.splitlines()) <= 80
-    assert text.endswith("What if:\n  on 256 MiB  1\n  on 1 GiB    3\n  on 2 GiB    3")
+    assert text.endswith("What if:\n  on 256 MiB  1\n  on 1 GiB    4\n  on 2 GiB    4")
     still = explain(one, "keepalive")
     assert still.endswith("What if:\n  half or twice the memory or CPUs would not change it")
 
