@@ -251,3 +251,22 @@ def test_the_lock_is_roots_and_names_nobody_who_has_gone(site: Any, desk: dict[s
     assert block.returncode
     site.refused({**desk, "source": site.upload({"main.py": "import nothere\n"})})
     assert site.host.read("/srv/desk/lock") == ""
+
+
+@pytest.mark.parametrize("key", ["build", "migrate"])
+def test_a_command_that_takes_all_memory_is_killed_and_nothing_that_serves(
+    site: Any, desk: dict[str, Any], as_before: None, key: str, hello_tree: Tree
+) -> None:
+    main = site.host.shell("systemctl show -P MainPID desk@blue desk@green")
+    workers = site.host.shell(
+        "pgrep -P $(systemctl show -P MainPID desk@blue desk@green | grep -v '^0' | head -1)"
+    )
+    hungry = "echo begun; exec python3 -c 'taken = b\"x\" * (900 << 20)'"
+    line = site.refused({**desk, "source": site.upload(hello_tree(key)), "commands": {key: [hungry]}})
+    assert line.startswith(f"desk: commands.{key}: echo begun;")
+    assert re.search(
+        r": killed, because it needed more than the \d+ MiB that are free beside what serves; ", line
+    )
+    assert site.host.shell("systemctl show -P MainPID desk@blue desk@green") == main
+    pids = " ".join(workers.split())
+    assert site.host.run(["sh", "-c", f"kill -0 {pids}"], check=False).returncode == 0
