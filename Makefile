@@ -3,7 +3,7 @@ PYTHON ?= python3
 LAB = @PYTHONPATH=. PYTHONUNBUFFERED=1 $(PYTHON) -m lab
 
 .DEFAULT_GOAL := help
-.PHONY: help up down deploy ssh test unit lint format tools engine pins completions figures bench-overhead bench-installers bench-deploys bench-matrix clean
+.PHONY: help up down deploy ssh test unit lint format tools engine pins completions figures bench-overhead bench-installers bench-deploys bench-sizing bench-matrix clean
 
 help: ## what there is
 	@echo "make COMMAND, where COMMAND is one of:"
@@ -59,6 +59,9 @@ bench-installers: tools ## uv against pip on small hosts: time, memory, and whic
 
 bench-deploys: tools engine ## requests that fail in a deploy, ours and today's; QUICK=1: a few cells in 4 minutes
 	@.venv/bin/python benchmarks/deploys/run.py
+
+bench-sizing: tools engine ## the plan beside the best there is and beside every rule; QUICK=1: two cells in 4 minutes
+	@.venv/bin/python benchmarks/sizing/run.py
 
 bench-matrix: tools engine ## 256 MB to 8 GB, farrier and Gunicorn as it is usually run, in two hours; QUICK=1: 3 minutes
 	@.venv/bin/python benchmarks/matrix/run.py

@@ -126,7 +126,8 @@ def _cell_row(one: Result, role: str, seen: Seen, compared: Compared | None) -> 
     ahead = compared.ahead if compared and role != "best" else ""
     return {
         "cell": one.cell.name, "kind": one.cell.kind, "memory_mib": one.cell.memory_mib,
-        "cpus": one.cell.cpus, "role": role, "point": seen.point.name, "measured_in_mib": seen.place["memory_mib"],
+        "cpus": one.cell.cpus, "role": role, "point": seen.point.name,
+        "measured_in_mib": seen.place["memory_mib"],
         "windows": len(seen.windows), "throughput": round(seen.throughput, 1), "p99": round(seen.p99, 4),
         "peak_mib": round(seen.place["peak"] / 2**20), "oom_kills": seen.place["oom_kills"],
         "outcome": seen.outcome, "plan_throughput_over_its": _rounded(throughput.value),

@@ -28,14 +28,13 @@ from benchmarks.box import PACKAGES, Boxes, versions  # noqa: E402 - the checkou
 from benchmarks.sizing import cells, figures, page, rules, store  # noqa: E402
 from benchmarks.sizing.cells import Cell, Point  # noqa: E402
 from benchmarks.sizing.plans import Planner  # noqa: E402
-from benchmarks.sizing.session import REPEATS, TRIES, Session  # noqa: E402
+from benchmarks.sizing.session import FULL, QUICK, Session, Shape  # noqa: E402
 from benchmarks.sizing.store import Store  # noqa: E402
 from lab import checkout  # noqa: E402
 from lab.errors import LabError  # noqa: E402
 
 #: Seconds that a session is thought to take before one was seen, by what it does: tiers, then the finals.
 FIRST_GUESS = {"whole": 480.0, "again": 200.0}
-QUICK_REPEATS = 2
 
 
 class Progress:
@@ -80,9 +79,7 @@ def main() -> int:
     out = options.out or (work / "page" if partly else ROOT / "benchmarks/results/sizing")
     try:
         with Boxes("sizing") as boxes:
-            # A quick run may be on a busy machine.
-            shape = (QUICK_REPEATS, 1) if quick else (REPEATS, TRIES)
-            whole = run(boxes, wanted, work, options, *shape)
+            whole = run(boxes, wanted, work, options, QUICK if quick else FULL)
             results = [found for cell in wanted if (found := result(boxes, work, cell, options))]
     except KeyboardInterrupt:
         print("\nstopped: the sessions that are done are kept, the same command goes on", file=sys.stderr)
@@ -115,9 +112,7 @@ def store_of(boxes: Boxes, work: Path, cell: Cell) -> Store:
     return Store(work, store.digest(boxes.image), cell.kind, cell.cpus)
 
 
-def run(
-    boxes: Boxes, wanted: list[Cell], work: Path, options: argparse.Namespace, repeats: int, tries: int
-) -> bool:  # fmt: skip
+def run(boxes: Boxes, wanted: list[Cell], work: Path, options: argparse.Namespace, shape: Shape) -> bool:
     """Measures what is missing, as far as the time allows; whether all of it is there then."""
     sessions = [(group, *missing(boxes, work, group, options)) for group in cells.groups(wanted)]
     sessions = [one for one in sessions if one[1] or one[2]]
@@ -131,12 +126,12 @@ def run(
         kept = store_of(boxes, work, group[0])
         planner = Planner(boxes, kept, progress.say, options.every_cell)
         if fresh:
-            Session(boxes, kept, fresh, progress.say, planner, options.every_cell, repeats, tries).measure()
+            Session(boxes, kept, fresh, progress.say, planner, options.every_cell, shape).measure()
             # A plan of another tier may have changed as well; that is the next look's.
             changed = [cell for cell in changed if cell not in fresh]
         if changed:
             finals = {cell: finalists(kept, planner, cell, options.every_cell) for cell in changed}
-            again = Session(boxes, kept, changed, progress.say, planner, options.every_cell, repeats, tries)
+            again = Session(boxes, kept, changed, progress.say, planner, options.every_cell, shape)
             again.again(finals)
         progress.finished.append(time.monotonic() - began)
     return True
@@ -157,7 +152,7 @@ def missing(
             continue
         known = planner.known(cell)
         place = kept.places(cell, options.every_cell).get(planner.point(cell)) if known else None
-        if place is None or (place["up"] and len(kept.windows(place)) < QUICK_REPEATS):
+        if place is None or (place["up"] and len(kept.windows(place)) < QUICK.repeats):
             changed.append(cell)
     return fresh, changed
 

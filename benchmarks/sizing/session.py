@@ -32,10 +32,9 @@ from benchmarks.sizing.store import Store, as_record
 from lab.errors import LabError
 
 SITE = Path(__file__).parent / "site"
-REPEATS = 5
 FINALISTS = 3
 #: Seconds of a window, by kind: some 1,000 requests where there are so many, and several queues' lengths.
-WINDOW = {"io": 2.0, "async": 2.0, "mixed": 2.5, "cpu": 3.0}
+WINDOW = {"io": 2.0, "async": 2.0, "mixed": 2.5, "cpu": 2.5}
 SEARCH_SHARE = 0.6
 """Part of it that a window of the search lasts."""
 UP_SECONDS = 25
@@ -44,8 +43,26 @@ BOOTING = 4
 KILLS_ENOUGH = 30
 """OOM kills without an answer after which a point is not waited for any longer."""
 OTHERS_MOST = 0.10
-"""Share of the boxes' cores that others may have in a window; else it is measured again, so many times:"""
-TRIES = 3
+"""Share of the boxes' cores that others may have in a window; else it is measured again."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How thorough a session is."""
+
+    repeats: int = 5
+    tries: int = 3
+    """How often a window is measured in which others had the cores; the last counts whatever it was."""
+    window_share: float = 1.0
+    grid: int | None = None
+    """So many points of the grid only, spread over it."""
+    rules: tuple[str, ...] = ()
+    """Only these rules; none means all."""
+
+
+FULL = Shape()
+#: Two cells in some four minutes, maybe on a busy machine.
+QUICK = Shape(repeats=2, tries=1, window_share=0.6, grid=7)
 
 
 @dataclass(eq=False)
@@ -72,7 +89,7 @@ class Session:
 
     def __init__(
         self, run: Boxes, store: Store, cells: list[Cell], say: Callable[[str], None], planner: plans.Planner,
-        every_cell: bool = False, repeats: int = REPEATS, tries: int = TRIES,
+        every_cell: bool = False, shape: Shape = FULL,
     ) -> None:  # fmt: skip
         self.run = run
         self.store = store
@@ -80,8 +97,7 @@ class Session:
         self.say = say
         self.planner = planner
         self.every_cell = every_cell
-        self.repeats = repeats
-        self.tries = tries
+        self.shape = shape
         self.kind, self.cpus = cells[0].kind, cells[0].cpus
         self.interface = cells[0].interface
         cpu, wait = KINDS[self.kind]
@@ -107,7 +123,7 @@ class Session:
                 chosen = {self.tiers[cell][p] for cell, points in search.items() for p in points}
                 self.round(chosen, "search", SEARCH_SHARE)
         for cell in self.cells:
-            wanted = [*search[cell], self.planner.point(cell), *rules.rules_of(cell).values()]
+            wanted = [*search[cell], *self.must(cell)]
             finals[cell] = [point for point in dict.fromkeys(wanted) if point in self.tiers[cell]]
         self.finish(finals)
 
@@ -120,7 +136,7 @@ class Session:
     def finish(self, finals: dict[Cell, list[Point]]) -> None:
         chosen = {self.tiers[cell][point] for cell, points in finals.items() for point in points}
         self.take_away(place for place in self.places if place not in chosen)
-        for number in range(1, self.repeats + 1):
+        for number in range(1, self.shape.repeats + 1):
             self.round(chosen, str(number))
         for place in self.places:
             self.close(place)
@@ -132,13 +148,23 @@ class Session:
 
     def tier(self, cell: Cell) -> dict[Point, Place]:
         """Starts what a cell needs and does not have yet; each point's place."""
-        wanted = [*grid(self.kind), self.planner.point(cell), *rules.rules_of(cell).values()]
+        wanted = [*self.grid(), *self.must(cell)]
         return self.start_missing(cell, list(dict.fromkeys(wanted)), search=True)
+
+    def grid(self) -> list[Point]:
+        points = grid(self.kind)
+        return points if self.shape.grid is None else points[:: -(-len(points) // self.shape.grid)]
+
+    def must(self, cell: Cell) -> list[Point]:
+        """What is measured to the end whatever the search says: the plan and the rules."""
+        wanted = self.shape.rules
+        found = [point for key, point in rules.rules_of(cell).items() if not wanted or key in wanted]
+        return [self.planner.point(cell), *found]
 
     def start_missing(self, cell: Cell, wanted: list[Point], search: bool = False) -> dict[Point, Place]:
         found: dict[Point, Place] = {}
         queue = list(wanted)
-        must = {self.planner.point(cell), *rules.rules_of(cell).values()}
+        must = self.must(cell)
         hopeless: dict[tuple[str, str, bool], int] = {}
         while queue:
             batch, queue = queue[:BOOTING], queue[BOOTING:]
@@ -162,9 +188,15 @@ class Session:
                     family = (point.server, point.worker_class, point.preload)
                     hopeless[family] = min(hopeless.get(family, 10**6), point.workers)
                 forked = with_preload(point)
-                if search and binds and point.server == "farrier" and point.workers > 1:
-                    if forked not in (point, *queue, *found):
-                        queue.append(forked)
+                known = (point, *queue, *found)
+                if (
+                    search
+                    and binds
+                    and point.server == "farrier"
+                    and point.workers > 1
+                    and forked not in known
+                ):
+                    queue.append(forked)
         return found
 
     def standing(self, point: Point, cell: Cell) -> Place | None:
@@ -238,7 +270,7 @@ class Session:
         self.window(place, "search", SEARCH_SHARE)
         place.record |= self.used(place.box)
         if place.record["oom_kills"]:
-            for number in range(1, self.repeats + 1):
+            for number in range(1, self.shape.repeats + 1):
                 self.window(place, f"alone-{number}")
             place.record |= self.used(place.box)
             self.say(f"{place.point.name} in {place.memory_mib} MiB: {place.record['oom_kills']} OOM kills")
@@ -265,10 +297,11 @@ class Session:
         assert place.box is not None
         cores = (0,) if self.cpus <= 1 else (0, 1)
         order = Order(
-            place.box.port, clients=CLIENTS, seconds=round(WINDOW[self.kind] * share, 2),
+            place.box.port, clients=CLIENTS,
+            seconds=round(WINDOW[self.kind] * share * self.shape.window_share, 2),
             core=1 if self.cpus <= 1 else None,
         )  # fmt: skip
-        for attempt in range(self.tries):
+        for attempt in range(self.shape.tries):
             before, busy, began = self.usage(place), busy_seconds(cores), time.monotonic()
             seen = measure(order)
             passed = time.monotonic() - began
@@ -276,7 +309,7 @@ class Session:
             spent = after["cpu_seconds"] - before["cpu_seconds"]
             load = seen.cpu * passed if self.cpus > 1 else 0.0
             others = round(max(0.0, busy - spent - load) / passed / len(cores), 3)
-            if others <= OTHERS_MOST or attempt == self.tries - 1:
+            if others <= OTHERS_MOST or attempt == self.shape.tries - 1:
                 break
         values = {
             "point": as_record(place.point), "memory_mib": place.memory_mib,
