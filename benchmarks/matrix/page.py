@@ -118,7 +118,8 @@ def row(one: Result) -> dict[str, Any]:
         "timeouts_percent": figures.timeouts(one), "worker_timeouts": asked.get("worker_timeouts"),
         "p50_s": asked.get("p50"), "p95_s": asked.get("p95"), "p99_s": asked.get("p99"),
         "max_s": asked.get("max"), "start_s": one.get("median"), "boot_s": one.get("boot"),
-        "oom_kills": len(one["kills"]), "oom_kills_by_counter": one["kills_counted"],
+        "oom_kills": len(one["kills"]), "oom_kills_in_trials": len(one["trial_kills"]),
+        "oom_kills_by_counter": one["kills_counted"],
         "memory_most_mib": max(one["samples"]["firm"], default=None), "workers": server.get("workers"),
         "threads": server.get("threads"), "worker_class": server.get("worker_class"),
         "preload": server.get("preload_app"), "generator_cpu": asked.get("generator_cpu"),
@@ -302,7 +303,8 @@ def matrix(table: Table) -> str:
             if done:
                 cells = [scenario_cell(table.get(tier, app, "farrier", name)) for name in SCENARIOS]
                 rows.append((f"{tier.label}, {APP_LABELS[app]}", *cells))
-    note = "<p class='soft'>Failed requests of those sent. Raw logs: logs/RUN.log.gz beside this page.</p>"
+    note = "<p class='soft'>Failed requests of those sent; kills by the kernel, those of a deploy's own "
+    note += "trial in its own limit apart. Raw logs: logs/RUN.log.gz beside this page.</p>"
     return grid(("", *SCENARIOS), rows) + note
 
 
@@ -315,6 +317,8 @@ def scenario_cell(one: Result | None) -> str:
         text = f"{one['requests']['failed']} of {one['requests']['sent']:,}"
     if one["kills"]:
         text += f", {len(one['kills'])} kill{'s' if len(one['kills']) > 1 else ''}"
+    if one["trial_kills"]:
+        text += f" ({len(one['trial_kills'])} of a trial)"
     return mark(text, bool(one["holds"]))
 
 

@@ -20,6 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,7 @@ class Bench:
             with self.lock:
                 for target in self.open:
                     target.host.remove()
+            # What hung on a host ends with it.
             for thread in threads:
                 thread.join(60)
             raise
@@ -204,13 +206,36 @@ class Bench:
         """Sustained runs side by side on hosts of their own."""
         del cores  # a quota, so that the hosts share both cores as they need them
         with ExitStack() as stack:
-            targets = [(run, stack.enter_context(self.host(run, "", leak=True))) for run in runs]
-            threads = [threading.Thread(target=self.guarded, args=pair, daemon=True) for pair in targets]
+            # Two at a time, as there are cores: nine hosts one after the other would take minutes.
+            with ThreadPoolExecutor(2) as pool:
+                enter = [pool.submit(self.entered, stack, run) for run in runs]
+            targets = [one.result() for one in enter]
+            threads = [
+                threading.Thread(target=self.guarded, args=(run, target), daemon=True)
+                for run, target in zip(runs, targets, strict=True)
+                if target is not None
+            ]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 while thread.is_alive() and not self.stopping.is_set():
                     thread.join(0.5)
+
+    def entered(self, stack: ExitStack, run: Run) -> Target | None:
+        """A host of a group; None, and the run counts as failed, where it does not come up."""
+        if self.stopping.is_set():
+            return None
+        try:
+            target = self.host(run, "", leak=True)
+            target.__enter__()
+        except Exception as error:  # noqa: BLE001 - the others go on
+            if not self.stopping.is_set():
+                self.failed.append(run.name)
+                self.progress.say(f"{run.name}: {type(error).__name__}: {error}")
+            return None
+        with self.lock:
+            stack.push(target)
+        return target
 
     def guarded(self, run: Run, target: Target) -> None:
         try:
@@ -249,13 +274,21 @@ class Tracked(Target):
         with self.bench.lock:
             self.bench.open.append(self)
         with self.bench.progress.doing(f"{self.host.name} is set up"):
-            super().__enter__()
+            try:
+                super().__enter__()
+            except BaseException:
+                self.forget()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()
+        self.forget()
+
+    def forget(self) -> None:
         with self.bench.lock:
-            self.bench.open.remove(self)
+            if self in self.bench.open:
+                self.bench.open.remove(self)
 
 
 def phases(plan: list[Part]) -> list[list[Lane]]:

@@ -34,7 +34,7 @@ def result(**more: Any) -> dict[str, Any]:
         "run": "256-heavy-gunicorn-load", "tier": "256", "app": "heavy", "who": "gunicorn",
         "scenario": "load",
         "memory": 256 << 20, "cpus": 1, "users": 5, "began": 0.0, "server": {"workers": 3, "timeout": 30},
-        "refused": "", "marks": [], "endings": [], "holds": False, "kills_counted": 1, "measured": None,
+        "refused": "", "marks": [], "endings": [], "holds": False, "kills_counted": 1, "measured": None, "trial_kills": [],
         "requests": {"sent": 40, "ok": 30, "refused": 0, "reset": 0, "closed": 10, "unanswered": 0,
                      "status": 0,
                      "failed": 10, "timeouts": 0, "worker_timeouts": 0, "timeout_share": 0.0,
