@@ -31,6 +31,9 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     app.add_argument("--worker-class", metavar="CLASS", help="sync, gthread, asgi, uvicorn or gevent")
     app.add_argument("--framework", metavar="NAME", help="django, flask or fastapi")
     app.add_argument("--app-memory", metavar="SIZE", help="memory of one process after its import")
+    app.add_argument(
+        "--measured", metavar="FILE", help="what farrier measure --json printed of it; - reads standard input"
+    )
     choices = parser.add_argument_group(
         "your choices (default: WORKERS, WEB_CONCURRENCY … as serve reads them)"
     )
@@ -48,13 +51,57 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
 
 def given(args: argparse.Namespace) -> bool:
     """Whether any sizing option was used."""
-    names = ("memory", "cpus", "runtime", "workload", "worker_class", "framework", "app_memory")
+    names = ("memory", "cpus", "runtime", "workload", "worker_class", "framework", "app_memory", "measured")
     return bool(args.set) or any(getattr(args, name) is not None for name in names)
 
 
 def read_inputs(args: argparse.Namespace) -> tuple[Budget, Workload, Settings]:
     """Budget, workload and settings from the options, this machine and its environment."""
-    from farrier.sizing import Settings, Workload
+    settings = read_settings(args)
+    _check_app(args)
+    return read_machine(args), _read_workload(args, settings), settings
+
+
+def _read_workload(args: argparse.Namespace, settings: Settings) -> Workload:
+    from farrier.sizing import Workload, workload_of
+
+    setting = settings.get("worker_class")
+    given = {
+        "kind": args.workload,
+        "worker_class": None if setting is None else str(setting.value),
+        "framework": args.framework,
+        "app_memory": args.app_memory,
+    }
+    if args.measured is None:
+        return Workload.profile(**given)
+    measurement = read_json(args.measured, "--measured")
+    if not isinstance(measurement, dict):
+        raise FarrierError(
+            f"--measured {args.measured}: must be the object that farrier measure --json prints"
+        )
+    try:
+        return workload_of(measurement, given)
+    except ValueError as error:
+        raise FarrierError(f"--measured {args.measured}: {error}") from None
+
+
+def read_json(path: str, option: str) -> object:
+    """What a file holds, or standard input for ``-``. Raises FarrierError that names the option."""
+    import json
+    import sys
+    from pathlib import Path
+
+    try:
+        return json.loads(sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FarrierError(f"{option} {path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise FarrierError(f"{option} {path}: is no JSON: {error}") from None
+
+
+def read_settings(args: argparse.Namespace) -> Settings:
+    """A person's choices from the options and the environment."""
+    from farrier.sizing import Settings
 
     chosen: dict[str, object] = {}
     for pair in args.set:
@@ -70,13 +117,7 @@ def read_inputs(args: argparse.Namespace) -> tuple[Budget, Workload, Settings]:
         settings = Settings.merged(wanted, settings)
     if not args.no_environment:
         settings = Settings.merged(settings, Settings.from_environ(os.environ))
-    _check_app(args)
-    setting = settings.get("worker_class")
-    worker_class = str(setting.value) if setting is not None else None
-    workload = Workload.profile(
-        kind=args.workload, worker_class=worker_class, framework=args.framework, app_memory=args.app_memory
-    )
-    return read_machine(args), workload, settings
+    return settings
 
 
 def _check_app(args: argparse.Namespace) -> None:

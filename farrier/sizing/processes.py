@@ -242,7 +242,7 @@ def _loglevel(problem: Problem) -> tuple[str, str, str]:
 
 
 def _low_memory_mode(problem: Problem) -> tuple[bool, str, str]:
-    memory = format_bytes(problem.share.memory)
+    memory = format_bytes(problem.share.memory + problem.budget.taken_bytes)
     if problem.low_memory_chosen:
         return True, f"{memory} is below 512 MiB: one worker, few threads, quick recycling", "memory"
     return False, f"{memory} is not below 512 MiB", "memory"

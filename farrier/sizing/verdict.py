@@ -26,7 +26,8 @@ def level_of(problem: Problem, one: Fit) -> tuple[str, str]:
             f"{workers} {needed}: no headroom left of {format_bytes(share.available)}",
         )
     if problem.low_memory_chosen:
-        return "tight", f"{format_bytes(share.memory)} is below 512 MiB: low memory mode"
+        there = format_bytes(share.memory + problem.budget.taken_bytes)
+        return "tight", f"{there} is below 512 MiB: low memory mode"
     if share.deploys_here and one.queues and "strategy" not in problem.settings:
         lacks = "room" if problem.database_allows("rolling", one.workers) else "connections"
         return "tight", f"no {lacks} to exchange even one worker at a time, so that a deploy queues"

@@ -6,10 +6,10 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_farrier_release_subparsers=(apply rollback reload list mark show remove)
-_shtab_farrier_subparsers=(plan explain measure serve probe status doctor release completion)
+_shtab_farrier_subparsers=(plan explain measure serve probe status doctor release bench completion)
 
-_shtab_farrier_plan_option_strings=(-h --help --memory --cpus --runtime --workload --worker-class --framework --app-memory --set --no-environment --app --json)
-_shtab_farrier_explain_option_strings=(-h --help --app --memory --cpus --runtime --workload --worker-class --framework --app-memory --set --no-environment)
+_shtab_farrier_plan_option_strings=(-h --help --memory --cpus --runtime --workload --worker-class --framework --app-memory --measured --set --no-environment --app --apps --json)
+_shtab_farrier_explain_option_strings=(-h --help --app --memory --cpus --runtime --workload --worker-class --framework --app-memory --measured --set --no-environment)
 _shtab_farrier_measure_option_strings=(-h --help --request --header --seconds --worker-class --memory --cpus --chdir --pythonpath --env --json)
 _shtab_farrier_serve_option_strings=()
 _shtab_farrier_probe_option_strings=(-h --help --timeout --expect --insecure --ca --quiet -q)
@@ -23,14 +23,16 @@ _shtab_farrier_release_mark_option_strings=(-h --help --bad --good --json)
 _shtab_farrier_release_show_option_strings=(-h --help --json)
 _shtab_farrier_release_remove_option_strings=(-h --help --keep-data --json)
 _shtab_farrier_release_option_strings=(-h --help)
+_shtab_farrier_bench_option_strings=(-h --help --only --minutes --again --keep --quick --page --list)
 _shtab_farrier_completion_option_strings=(-h --help)
 _shtab_farrier_option_strings=(-h --help --version)
 
 
 
 _shtab_farrier_release_pos_0_choices=(apply rollback reload list mark show remove)
+_shtab_farrier_bench_pos_0_choices=(matrix)
 _shtab_farrier_completion_pos_0_choices=(bash zsh fish)
-_shtab_farrier_pos_0_choices=(plan explain measure serve probe status doctor release completion)
+_shtab_farrier_pos_0_choices=(plan explain measure serve probe status doctor release bench completion)
 
 _shtab_farrier_plan__h_nargs=0
 _shtab_farrier_plan___help_nargs=0
@@ -84,6 +86,13 @@ _shtab_farrier_release_remove___json_nargs=0
 _shtab_farrier_release_pos_0_nargs=A...
 _shtab_farrier_release__h_nargs=0
 _shtab_farrier_release___help_nargs=0
+_shtab_farrier_bench__h_nargs=0
+_shtab_farrier_bench___help_nargs=0
+_shtab_farrier_bench___again_nargs=0
+_shtab_farrier_bench___keep_nargs=0
+_shtab_farrier_bench___quick_nargs=0
+_shtab_farrier_bench___page_nargs=0
+_shtab_farrier_bench___list_nargs=0
 _shtab_farrier_completion__h_nargs=0
 _shtab_farrier_completion___help_nargs=0
 _shtab_farrier_pos_0_nargs=A...

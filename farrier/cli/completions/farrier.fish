@@ -50,8 +50,8 @@ function _shtab_farrier_using
   test "$_shtab_farrier_cmdpath" = "$argv"
 end
 
-set -g _shtab_farrier_commands plan explain measure serve probe status doctor release 'release apply' 'release rollback' 'release reload' 'release list' 'release mark' 'release show' 'release remove' completion
-set -g _shtab_farrier_opts_with_value --app --app-memory --bad --ca --chdir --cpus --env --expect --framework --header --memory --pythonpath --request --runtime --seconds --set --timeout --to --worker-class --workload
+set -g _shtab_farrier_commands plan explain measure serve probe status doctor release 'release apply' 'release rollback' 'release reload' 'release list' 'release mark' 'release show' 'release remove' bench completion
+set -g _shtab_farrier_opts_with_value --app --app-memory --apps --bad --ca --chdir --cpus --env --expect --framework --header --measured --memory --minutes --only --pythonpath --request --runtime --seconds --set --timeout --to --worker-class --workload
 
 complete -c farrier -e
 complete -c farrier -f
@@ -67,9 +67,11 @@ complete -c farrier -n '_shtab_farrier_using plan' -l workload -x -d 'what it do
 complete -c farrier -n '_shtab_farrier_using plan' -l worker-class -x -d 'sync, gthread, asgi, uvicorn or gevent'
 complete -c farrier -n '_shtab_farrier_using plan' -l framework -x -d 'django, flask or fastapi'
 complete -c farrier -n '_shtab_farrier_using plan' -l app-memory -x -d 'memory of one process after its import'
+complete -c farrier -n '_shtab_farrier_using plan' -l measured -x -d 'what farrier measure --json printed of it; - reads standard input'
 complete -c farrier -n '_shtab_farrier_using plan' -l set -x -d 'a setting of yours, such as workers=3 or database_max_connections=100; may be repeated'
 complete -c farrier -n '_shtab_farrier_using plan' -l no-environment -d 'leave WORKERS and the like in the environment out'
 complete -c farrier -n '_shtab_farrier_using plan' -l app -x -d 'the plan in force of an app on this host'
+complete -c farrier -n '_shtab_farrier_using plan' -l apps -x -d 'several apps on this machine, by weight: a JSON list of name, weight, workload, measurement, settings; - reads standard input'
 complete -c farrier -n '_shtab_farrier_using plan' -l json -d 'print the plan as JSON'
 complete -c farrier -n '_shtab_farrier_using; and test $_shtab_farrier_npos -eq 0' -a explain -d 'Explains one setting, or lists what can be explained.'
 complete -c farrier -n '_shtab_farrier_using explain' -s h -l help -d 'show this help message and exit'
@@ -81,6 +83,7 @@ complete -c farrier -n '_shtab_farrier_using explain' -l workload -x -d 'what it
 complete -c farrier -n '_shtab_farrier_using explain' -l worker-class -x -d 'sync, gthread, asgi, uvicorn or gevent'
 complete -c farrier -n '_shtab_farrier_using explain' -l framework -x -d 'django, flask or fastapi'
 complete -c farrier -n '_shtab_farrier_using explain' -l app-memory -x -d 'memory of one process after its import'
+complete -c farrier -n '_shtab_farrier_using explain' -l measured -x -d 'what farrier measure --json printed of it; - reads standard input'
 complete -c farrier -n '_shtab_farrier_using explain' -l set -x -d 'a setting of yours, such as workers=3 or database_max_connections=100; may be repeated'
 complete -c farrier -n '_shtab_farrier_using explain' -l no-environment -d 'leave WORKERS and the like in the environment out'
 complete -c farrier -n '_shtab_farrier_using; and test $_shtab_farrier_npos -eq 0' -a measure -d 'Boots the app as it will serve, sends it the requests that you name, and measures its memory, its growth, its times and whether preloading it is safe. All that it starts it ends.'
@@ -140,6 +143,16 @@ complete -c farrier -n '_shtab_farrier_using release; and test $_shtab_farrier_n
 complete -c farrier -n '_shtab_farrier_using release remove' -s h -l help -d 'show this help message and exit'
 complete -c farrier -n '_shtab_farrier_using release remove' -l keep-data -d 'leave its shared folder'
 complete -c farrier -n '_shtab_farrier_using release remove' -l json -d 'one JSON object on standard output'
+complete -c farrier -n '_shtab_farrier_using; and test $_shtab_farrier_npos -eq 0' -a bench -d 'Runs a benchmark of the checkout that you stand in. What is done is kept, so that a run that was stopped goes on when it is called again.'
+complete -c farrier -n '_shtab_farrier_using bench' -s h -l help -d 'show this help message and exit'
+complete -c farrier -n '_shtab_farrier_using bench' -l only -x -d 'only runs whose name holds TEXT'
+complete -c farrier -n '_shtab_farrier_using bench' -l minutes -x -d 'begin nothing that would end after N minutes'
+complete -c farrier -n '_shtab_farrier_using bench' -l again -d 'measure anew what is done'
+complete -c farrier -n '_shtab_farrier_using bench' -l keep -d 'what an earlier farrier did is done too'
+complete -c farrier -n '_shtab_farrier_using bench' -l quick -d 'a few runs of seconds, to see that it works'
+complete -c farrier -n '_shtab_farrier_using bench' -l page -d 'measure nothing, only write the page'
+complete -c farrier -n '_shtab_farrier_using bench' -l list -d 'the names of the runs, and which are done'
+complete -c farrier -n '_shtab_farrier_using bench; and test $_shtab_farrier_npos -eq 0' -ka "matrix" -d 'matrix: what an app does on 256 MB to 8 GB, beside Gunicorn as it is usually configured'
 complete -c farrier -n '_shtab_farrier_using; and test $_shtab_farrier_npos -eq 0' -a completion -d 'Prints a completion script. To install it:'
 complete -c farrier -n '_shtab_farrier_using completion' -s h -l help -d 'show this help message and exit'
 complete -c farrier -n '_shtab_farrier_using completion; and test $_shtab_farrier_npos -eq 0' -ka "bash zsh fish" -d shell

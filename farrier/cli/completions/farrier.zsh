@@ -10,6 +10,7 @@
 
 _shtab_farrier_commands() {
   local _commands=(
+    bench:'Runs a benchmark of the checkout that you stand in. What is done is kept, so that a run that was stopped goes on when it is called again.'
     completion:'Prints a completion script. To install it:'
     doctor:'Examines the apps that farrier deployed to this host, and else the server beside it (in a container: by FARRIER_RUN_DIR and FARRIER_PLAN): settings in force against the plan, limits, memory and swap, the listen queue, descriptors, /dev/shm, disk and health. Changes nothing.'
     explain:'Explains one setting, or lists what can be explained.'
@@ -44,6 +45,21 @@ _shtab_farrier_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_farrier_defaults_added=0
 
+_shtab_farrier_bench_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--only[only runs whose name holds TEXT]:TEXT:"
+  "--minutes[begin nothing that would end after N minutes]:N:"
+  "--again[measure anew what is done]"
+  "--keep[what an earlier farrier did is done too]"
+  "--quick[a few runs of seconds, to see that it works]"
+  "--page[measure nothing, only write the page]"
+  "--list[the names of the runs, and which are done]"
+  ":matrix\: what an app does on 256 MB to 8 GB, beside Gunicorn as it is usually configured:(matrix)"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_farrier_bench_defaults_added=0
+
 _shtab_farrier_completion_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   ":shell:(bash zsh fish)"
@@ -71,6 +87,7 @@ _shtab_farrier_explain_options=(
   "--worker-class[sync, gthread, asgi, uvicorn or gevent]:CLASS:"
   "--framework[django, flask or fastapi]:NAME:"
   "--app-memory[memory of one process after its import]:SIZE:"
+  "--measured[what farrier measure --json printed of it\; - reads standard input]:FILE:"
   "*--set[a setting of yours, such as workers\=3 or database_max_connections\=100\; may be repeated]:NAME=VALUE:"
   "--no-environment[leave WORKERS and the like in the environment out]"
   ":such as workers, timeout, db_pool_size:"
@@ -106,9 +123,11 @@ _shtab_farrier_plan_options=(
   "--worker-class[sync, gthread, asgi, uvicorn or gevent]:CLASS:"
   "--framework[django, flask or fastapi]:NAME:"
   "--app-memory[memory of one process after its import]:SIZE:"
+  "--measured[what farrier measure --json printed of it\; - reads standard input]:FILE:"
   "*--set[a setting of yours, such as workers\=3 or database_max_connections\=100\; may be repeated]:NAME=VALUE:"
   "--no-environment[leave WORKERS and the like in the environment out]"
   "--app[the plan in force of an app on this host]:NAME:"
+  "--apps[several apps on this machine, by weight\: a JSON list of name, weight, workload, measurement, settings\; - reads standard input]:FILE:"
   "--json[print the plan as JSON]"
 )
 
@@ -242,6 +261,7 @@ _shtab_farrier() {
       (( CURRENT += 1 ))
       curcontext="${curcontext%:*:*}:_shtab_farrier-$line[1]:"
       case $line[1] in
+        bench) _arguments -C -s $_shtab_farrier_bench_options ;;
         completion) _arguments -C -s $_shtab_farrier_completion_options ;;
         doctor) _arguments -C -s $_shtab_farrier_doctor_options ;;
         explain) _arguments -C -s $_shtab_farrier_explain_options ;;
