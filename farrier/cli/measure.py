@@ -128,7 +128,7 @@ def asked(args: argparse.Namespace) -> Question:
         worker_class=_worker_class(args.worker_class, environ),
         budget=read_machine(args),
         chdir=os.path.realpath(args.chdir),
-        pythonpath=_absolute(args.pythonpath),
+        pythonpath=_absolute(args.pythonpath, args.chdir),
         environ=environ,
     )
 
@@ -153,7 +153,8 @@ def _worker_class(option: str | None, environ: dict[str, str]) -> str | None:
     return None if chosen is None else str(chosen)
 
 
-def _absolute(paths: str | None) -> str | None:
+def _absolute(paths: str | None, folder: str) -> str | None:
+    """As Gunicorn has them: relative to the app's folder."""
     if paths is None:
         return None
-    return ",".join(os.path.realpath(one) for one in paths.split(",") if one)
+    return ",".join(os.path.realpath(os.path.join(folder, one)) for one in paths.split(",") if one)  # noqa: PTH118

@@ -100,7 +100,7 @@ class Server:
     """One boot. A context manager: at its end nothing of it runs any more."""
 
     def __init__(self, launch: Launch, workers: int, preload: bool, deadline: float) -> None:
-        self.deadline = deadline
+        self.app, self.deadline = launch.app, deadline
         self.files = launch.folder / ("preloaded" if preload else "alone")
         self.files.mkdir()
         self.log = self.files / "log"
@@ -149,7 +149,8 @@ class Server:
 
     def until_ready(self, count: int) -> float:
         """Waits for so many ready workers; the seconds that the newest took. Raises AppFailed."""
-        self.until(lambda: len(self.workers) >= count, f"{count} workers are not ready in time")
+        late = f"{self.app}: not ready in the time that was left; give it more with --seconds"
+        self.until(lambda: len(self.workers) >= count, late)
         newest = max(self.state["workers"], key=lambda one: int(one["age"]))
         seconds = time.time() - float(newest["started"])
         for one in reversed(self.events("worker_booted")):

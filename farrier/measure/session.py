@@ -322,8 +322,9 @@ class Session:
 
     @property
     def reserve(self) -> float:
-        """Seconds that the preloaded boot will take."""
-        return 1.3 * float(self.imported["import_seconds"]) + 1.0 + 2 * self.warm_seconds
+        """Seconds that are kept for the preloaded boot, where there are so many."""
+        needed = 1.3 * float(self.imported["import_seconds"]) + 1.0 + 2 * self.warm_seconds
+        return needed if self.left > needed else 0.0
 
     def one_by_one(self, server: Server, worker: int) -> None:
         """Growth, CPU and wait, from requests one after the other."""
@@ -434,7 +435,7 @@ class Session:
         if launch.worker_class == "gevent":
             self.note("not preloaded: gevent patches the standard library before the import, in each worker")
             return
-        if self.left < self.reserve:
+        if self.reserve == 0.0:
             self.note("not preloaded: no time left for another boot")
             return
         free, app = self.free() - SPARE, int(self.imported["import_memory"])
