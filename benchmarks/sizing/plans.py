@@ -33,12 +33,18 @@ class Planner:
     """Measures the app of one kind and CPU, and plans for its cells."""
 
     def __init__(
-        self, run: Boxes, store: Store, say: Callable[[str], None], every_cell: bool = False
+        self,
+        run: Boxes,
+        store: Store,
+        say: Callable[[str], None],
+        every_cell: bool = False,
+        seconds: float = 20,
     ) -> None:
         self.run = run
         self.store = store
         self.say = say
         self.every_cell = every_cell
+        self.seconds = seconds
         self.by = stores.measuring(run.image)
         self._plans: dict[Cell, Plan] = {}
 
@@ -72,7 +78,8 @@ class Planner:
         """Runs `farrier measure` in a box of the cell's size."""
         self.say(f"measuring the app in {cell.memory_mib} MiB")
         box = self.run.start(
-            ["farrier", "measure", f"app:{cell.interface}", "--request", "GET /", "--json"],
+            ["farrier", "measure", f"app:{cell.interface}", "--request", "GET /", "--json",
+             "--seconds", f"{self.seconds:g}"],
             memory=cell.memory_mib * MIB, cpus=cell.cpus, cpuset="0" if cell.cpus <= 1 else "0-1",
             app=SITE, environment=environment_of(cell), name=f"measure-{cell.name}",
         )  # fmt: skip

@@ -140,7 +140,7 @@ def run(boxes: Boxes, wanted: list[Cell], work: Path, options: argparse.Namespac
 def missing(
     boxes: Boxes, work: Path, group: list[Cell], options: argparse.Namespace
 ) -> tuple[list[Cell], list[Cell]]:
-    """Cells that were never measured, and cells whose plan is none of the points that were."""
+    """Cells that were never measured, and cells whose plan (or a rule) is none of the points that were."""
     kept = store_of(boxes, work, group[0])
     if options.again:
         return group, []
@@ -150,11 +150,19 @@ def missing(
     for cell in group:
         if cell in fresh:
             continue
-        known = planner.known(cell)
-        place = kept.places(cell, options.every_cell).get(planner.point(cell)) if known else None
-        if place is None or (place["up"] and len(kept.windows(place)) < QUICK.repeats):
+        if planner.known(cell) is None or not is_covered(kept, planner, cell, options.every_cell):
             changed.append(cell)
     return fresh, changed
+
+
+def is_covered(kept: Store, planner: Planner, cell: Cell, every_cell: bool) -> bool:
+    """Whether there are samples of the cell's plan and of each rule, as the sizing and the rules are now."""
+    places = kept.places(cell, every_cell)
+    for point in (planner.point(cell), *rules.rules_of(cell).values()):
+        place = places.get(point)
+        if place is None or (place["up"] and len(kept.windows(place)) < QUICK.repeats):
+            return False
+    return True
 
 
 def finalists(kept: Store, planner: Planner, cell: Cell, every_cell: bool) -> list[Point]:

@@ -86,14 +86,13 @@ class Store:
 
     def places(self, cell: Cell, every_cell: bool = False) -> dict[Point, dict[str, Any]]:
         """point -> its place for a cell: in a box of the cell's memory, or of less that it never filled."""
+        # The last that was said of a box counts: it may have filled its memory late.
+        latest = {(Point(**record["point"]), record["memory_mib"]): record for record in self.of("place")}
         found: dict[Point, dict[str, Any]] = {}
-        for record in self.of("place"):
-            memory, point = record["memory_mib"], Point(**record["point"])
+        for (point, memory), record in sorted(latest.items(), key=lambda item: item[0][1]):
             stands = memory < cell.memory_mib and record["never_full"] and not every_cell
             if memory == cell.memory_mib or stands:
-                best = found.get(point)
-                if best is None or memory >= best["memory_mib"]:
-                    found[point] = record
+                found[point] = record
         return found
 
     def windows(self, place: Mapping[str, Any], finals: bool = True) -> list[dict[str, Any]]:
