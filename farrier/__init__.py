@@ -1,3 +1,3 @@
 """Farrier fits Gunicorn to the machine it runs on."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
