@@ -100,7 +100,11 @@ def requests_at_once(workload: Workload, cpus: float) -> tuple[int, str, bool]:
         return min(most, max(2, math.ceil(round(exact, 6)))), why, True
     per_cpu = constants.THREADS_A_CPU[workload.kind]
     name = {"io": "I/O-bound", "mixed": "mixed"}[workload.kind]
-    return math.ceil(per_cpu * max(1.0, cpus)), f"{name}, not measured: {per_cpu} a CPU", False
+    return (
+        math.ceil(per_cpu * max(1.0, cpus)),
+        f"{name} and not measured: {per_cpu} in all for each CPU",
+        False,
+    )
 
 
 def _tells(workload: Workload, waits: float) -> bool:
