@@ -24,9 +24,7 @@ def test_v1(tmp_path: Path) -> None:
     proc, root = tmp_path / "proc", tmp_path / "cgroup"
     write(
         proc,
-        {
-            "7/cgroup": f"9:memory:/docker/{ID}\n4:cpu,cpuacct:/docker/{ID}/below\n1:name=systemd:/docker/{ID}\n"
-        },
+        {"7/cgroup": f"9:memory:/docker/{ID}\n4:cpu,cpuacct:/docker/{ID}/below\n1:name=systemd:/\n"},
     )
     write(
         root,
