@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+from functools import cache
 from pathlib import Path
 
 from farrier.health.memory import ProcessMemory, process_memory
@@ -26,6 +27,11 @@ def memory(pid: int) -> ProcessMemory:
     if found.rss is None:
         raise ProcessGone(f"process {pid} has ended")
     return found
+
+
+def alive(pid: int) -> bool:
+    """Whether it has memory still: one that nobody has waited for yet has none."""
+    return bool(process_memory(pid).rss)
 
 
 def peak(pid: int) -> int:
@@ -75,16 +81,25 @@ def cpu_times(pid: int) -> tuple[float, float]:
 
 
 def free_memory() -> int:
-    """Bytes that this process's own limits and the machine have left; the page cache counts as free."""
+    """Bytes that this process's own limits and the machine have left.
+
+    The page cache counts as free, but for the files that running programs have mapped: a process without
+    those reads them from the disk at every step.
+    """
+    found = [_meminfo("MemAvailable")]
+    for path, value in _limits():
+        used = _used(path)
+        if used is not None:
+            found.append(value - used)
+    return max(min(found), 0)
+
+
+@cache
+def _limits() -> tuple[tuple[Path, int], ...]:
+    """Once: this process stays where it was started."""
     from farrier.sizing.budget import read_budget
 
-    found = [_meminfo("MemAvailable")]
-    for limit in read_budget().limits:
-        if limit.kind == "memory":
-            used = _used(Path(limit.source))
-            if used is not None:
-                found.append(int(limit.value) - used)
-    return max(min(found), 0)
+    return tuple((Path(one.source), int(one.value)) for one in read_budget().limits if one.kind == "memory")
 
 
 def _meminfo(name: str) -> int:
@@ -95,7 +110,7 @@ def _meminfo(name: str) -> int:
 
 
 def _used(limit: Path) -> int | None:
-    """Bytes in use in the cgroup of a limit's file, without its page cache; None for any other file."""
+    """Bytes in use in the cgroup of a limit's file, as free_memory() counts; None for any other file."""
     names = {
         "memory.max": ("memory.current", ""),
         "memory.high": ("memory.current", ""),
@@ -109,7 +124,9 @@ def _used(limit: Path) -> int | None:
         rows = dict(line.split() for line in limit.with_name("memory.stat").read_text().splitlines())
     except (OSError, ValueError):
         return None
-    return used - int(rows.get(f"{prefix}inactive_file", 0)) - int(rows.get(f"{prefix}active_file", 0))
+    cached = int(rows.get(f"{prefix}inactive_file", 0)) + int(rows.get(f"{prefix}active_file", 0))
+    mapped = int(rows.get(f"{prefix}mapped_file", rows.get("file_mapped", 0)))
+    return used - max(cached - mapped, 0)
 
 
 def marked(token: str) -> list[int]:

@@ -42,9 +42,16 @@ ANSWER_SHARE, ANSWER_MOST = 0.25, 10.0
 END = 1.0
 #: Bytes that must stay free beside what a stage is expected to take.
 SPARE = 16 * MIB
+#: Bytes with which no more requests are made, and after how many of them that is looked at: a little later
+#: everything in the limit, this process too, would stand still for reading its own code again and again.
+LEAST, LOOK_EVERY = 4 * MIB, 4
 LOOPS = ("asgi", "uvicorn", "gevent")
 SERVES = {"sync": "wsgi", "gthread": "wsgi", "gevent": "wsgi", "asgi": "asgi", "uvicorn": "asgi"}
 HEALTH = Request("GET", "/health")
+
+
+class NoRoom(Exception):
+    """One line: the memory is used up but for LEAST."""
 
 
 @dataclass
@@ -96,6 +103,7 @@ class Session:
         self.warm_seconds = 0.0
         self.warmed = 0
         self.settled = False
+        self.free_before = 0
         self.boots: bool | None = None
 
     def run(self) -> dict[str, Any]:
@@ -134,6 +142,7 @@ class Session:
             paths = self.question.pythonpath.split(",")
             environ["PYTHONPATH"] = ":".join([*paths, *filter(None, [environ.get("PYTHONPATH")])])
         seconds = max(self.left - 0.5, 0.5)
+        self.free_before = processes.free_memory()
         argv = [
             "-m",
             "farrier.measure.importing",
@@ -161,13 +170,13 @@ class Session:
         return found
 
     def not_imported(self, status: int, hang: Path, seconds: float) -> str:
-        app = self.question.app
+        app, room = self.question.app, f"there were {self.free_before // MIB} MiB free"
         text = hang.read_text(encoding="utf-8", errors="replace") if hang.exists() else ""
         if text:
-            return f"{app}: still importing after {seconds:.0f} s {_innermost(text, self.question.chdir)}"
+            where = _innermost(text, self.question.chdir)
+            return f"{app}: still importing after {seconds:.0f} s {where}; {room}"
         if status == -9:
-            free = processes.free_memory() // MIB
-            return f"{app}: its import was killed, most likely for memory: there are {free} MiB free"
+            return f"{app}: its import was killed, most likely for memory: {room}"
         return f"{app}: its import ended the process (status {status})"
 
     def choose_class(self) -> str:
@@ -224,6 +233,8 @@ class Session:
                 self.at_once(server, worker, launch)
                 if launch.worker_class in LOOPS:
                     self.connections(server, worker)
+            except NoRoom as error:
+                self.note(str(error))
             except (ProcessGone, NoAnswer) as error:
                 self.note(_what_ended(server, error))
 
@@ -237,6 +248,11 @@ class Session:
     def free(self) -> int:
         """Bytes; of a smaller machine that was named no more than it has."""
         return min(processes.free_memory(), self.budget.memory_bytes)
+
+    def look_for_room(self, count: int) -> None:
+        """Raises NoRoom."""
+        if count % LOOK_EVERY == 0 and self.free() < LEAST:
+            raise NoRoom(f"the memory was used up after {count} requests: what follows was left out")
 
     @property
     def patience_seconds(self) -> float:
@@ -300,6 +316,7 @@ class Session:
             while count < most and (count < len(self.requests) or time.monotonic() < limit):
                 self.ask(connection, self.requests[count % len(self.requests)])
                 count += 1
+                self.look_for_room(count)
         if not self.warmed:
             self.warmed, self.warm_seconds = count, time.monotonic() - began
             if count < WARM:
@@ -327,27 +344,41 @@ class Session:
         return needed if self.left > needed else 0.0
 
     def one_by_one(self, server: Server, worker: int) -> None:
-        """Growth, CPU and wait, from requests one after the other."""
+        """Growth, CPU and wait, from requests one after the other. Raises NoRoom."""
         each = max(self.warm_seconds / max(self.warmed, 1), 1e-5)
         limit = max(min(self.question.seconds * STEADY_SHARE, self.left - self.reserve - 1.0), 0.5)
         # The machine may be busier by then than it was in the warm-up.
-        count = min(STEADY, int(0.8 * limit / each)) // figures.BLOCKS * figures.BLOCKS
-        block = count // figures.BLOCKS
-        stop = time.monotonic() + limit
+        block = min(STEADY, int(0.8 * limit / each)) // figures.BLOCKS
+        full: NoRoom | None = None
         with Connection(server.address) as connection:
             base = self.transport(connection, worker)
             samples = [(0, processes.memory(worker).uss or 0)]
             cpu, queued = processes.cpu_times(worker)
+            stop = time.monotonic() + limit
             done, total = 0, 0.0
-            while done < max(count, 5) and (time.monotonic() < stop or not done):
+            while done < max(block * figures.BLOCKS, 5) and (time.monotonic() < stop or not done):
                 total += self.ask(connection, self.requests[done % len(self.requests)])[1]
                 done += 1
                 if block and done % block == 0:
                     samples.append((done, processes.memory(worker).uss or 0))
+                try:
+                    self.look_for_room(done)
+                except NoRoom as error:
+                    full = error
+                    break
             ran, waited = processes.cpu_times(worker)
         used = (ran - cpu) / done
         self.found["cpu_per_request"] = used
         self.found["wait_per_request"] = max(total / done - used - (waited - queued) / done - base, 0.0)
+        if full is not None:
+            grown = (processes.memory(worker).uss or 0) - samples[0][1]
+            self.found["growth_per_1000"] = max(grown, 0) * 1000 // done
+            raise full
+        self.growth(samples, block)
+
+    def growth(self, samples: Sequence[tuple[int, int]], block: int) -> None:
+        """Notes where there are too few samples for it."""
+        done = samples[-1][0]
         if block < 2 or len(samples) < figures.SETTLING + 4:
             self.note(f"growth not measured: only {done} requests fit the time")
             return
@@ -411,7 +442,7 @@ class Session:
         idle = self.lot(server, worker, lambda one: one.ask(HEALTH.message(), "GET", self.patience))
         part = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: 1"
         slow = self.lot(server, worker, lambda one: one.send(part, self.patience))
-        busy = self.found.get("request_memory") or 0
+        busy = max(idle, slow) + (self.found.get("request_memory") or 0)
         self.found["connections"] = {"idle": idle, "slow": slow, "busy": busy}
         self.found["connection_memory"] = max(idle, slow, busy)
 
@@ -438,8 +469,9 @@ class Session:
         if self.reserve == 0.0:
             self.note("not preloaded: no time left for another boot")
             return
-        free, app = self.free() - SPARE, int(self.imported["import_memory"])
-        if free < app * 1.1:
+        free, app = self.free() - SPARE // 2, int(self.imported["import_memory"])
+        # A worker of its own has a twentieth at least; what it takes beyond that is looked at as it grows.
+        if free < app * 1.05:
             self.note("not preloaded: no memory for it")
             return
         workers = 2 if free > app * 1.3 else 1
@@ -466,9 +498,14 @@ class Session:
                 self.warm_up(server, worker)
             self.boots = True
             self.found["shared"] = _at_rest(server)
+        except NoRoom as error:
+            self.note(f"preloaded, {error}")
         except NoAnswer as error:
             if self.left <= 0:
                 self.note("preloaded, its requests were not over in the time that was left")
+                return
+            if server.killed or self.free() < SPARE:
+                self.note(f"preloaded, the memory was used up: {error}")
                 return
             self.boots = False
             self.findings.append(f"preloaded, a request has no answer: {error}")
