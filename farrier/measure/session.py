@@ -47,6 +47,8 @@ SPARE = 16 * MIB
 LEAST, LOOK_EVERY = 4 * MIB, 4
 LOOPS = ("asgi", "uvicorn", "gevent")
 SERVES = {"sync": "wsgi", "gthread": "wsgi", "gevent": "wsgi", "asgi": "asgi", "uvicorn": "asgi"}
+#: Fields of the plan that glibc reads from the environment (mallopt(3)).
+ALLOCATOR = {"malloc_arena_max": "MALLOC_ARENA_MAX", "malloc_trim_threshold": "MALLOC_TRIM_THRESHOLD_"}
 HEALTH = Request("GET", "/health")
 
 
@@ -174,7 +176,8 @@ class Session:
         text = hang.read_text(encoding="utf-8", errors="replace") if hang.exists() else ""
         if text:
             where = _innermost(text, self.question.chdir)
-            return f"{app}: still importing after {seconds:.0f} s {where}; {room}"
+            tight = f"; {room}" if self.free_before < 512 * MIB else ""
+            return f"{app}: still importing after {seconds:.0f} s {where}{tight}"
         if status == -9:
             return f"{app}: its import was killed, most likely for memory: {room}"
         return f"{app}: its import ended the process (status {status})"
@@ -202,11 +205,11 @@ class Session:
         )
         chosen = Settings.from_mapping({"worker_class": worker_class}, "--worker-class")
         made = plan(self.budget, workload, chosen)
-        arenas = made.value("malloc_arena_max")
         environ = dict(self.environ)
-        if arenas:
+        for name, variable in ALLOCATOR.items():
             # As the unit of a release has it.
-            environ.setdefault("MALLOC_ARENA_MAX", str(arenas))
+            if name in made and made.value(name):
+                environ.setdefault(variable, str(made.value(name)))
         threads = int(str(made.value("threads") or 1)) if worker_class == "gthread" else 1
         folder, asked = self.folder, self.question
         return Launch(asked.app, worker_class, threads, environ, asked.chdir, asked.pythonpath, folder)
