@@ -20,7 +20,7 @@ MEASURED = {
     "shared": {"uss": 8 * MIB},
     "boot_seconds": 1.2,
     "growth_per_1000": 0,
-    "cpu_per_request": 0.00135,
+    "cpu_per_request": 0.00186,
     "wait_per_request": 0.05,
     "preload_safe": True,
 }
@@ -50,7 +50,7 @@ def test_explain_from_standard_input(
     assert main(["explain", "threads", "--memory", "512MiB", "--cpus", "1", "--measured", "-"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert printed.startswith(
-        "threads = 42 threads a worker Why: measured 1.35 ms CPU + 50 ms wait a request"
+        "threads = 42 threads a worker Why: measured 1.86 ms CPU + 50 ms wait a request"
     )
 
 
