@@ -100,8 +100,8 @@ LOW_MEMORY_HOST_SHARE = 0.86
 so on a host the line is at 86 % of it (440 MiB)."""
 
 CALIBRATION = "benchmarks/results/sizing"
-"""Where the runs are that the constants marked "calibrated" come from: `make bench-sizing` makes them
-anew."""
+"""Where `make bench-sizing` puts its runs, by which the constants marked "calibrated" are judged. The figures
+that each of them names were taken before, in November 2026 on a quiet machine with two cores."""
 
 BUSY_MARGIN = 1.5
 """Calibrated. Requests in hand that keep the CPUs busy are cpus x (1 + wait / CPU), times this: a request

@@ -50,7 +50,8 @@ def render_plan(plan: Plan, width: int = 100) -> str:
     for group, names in GROUPS.items():
         lines.append(group)
         for name in names:
-            lines += _row(plan, name, width)
+            if name in plan:  # one of an older version may lack a field
+                lines += _row(plan, name, width)
     lines += ["", *wrap("One number with its arithmetic: farrier explain NAME", width)]
     return "\n".join(line.rstrip() for line in lines)
 

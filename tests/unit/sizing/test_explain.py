@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from farrier.sizing import Budget, Settings, Workload, explain, plan, render_plan
+from farrier.sizing import Budget, Plan, Settings, Workload, explain, plan, render_plan
 from farrier.sizing.explain import GROUPS
 from farrier.sizing.plan import ORDER
 
@@ -29,6 +29,15 @@ def test_the_table_shows_every_field_once_with_value_and_bound() -> None:
     for name, field in one.fields.items():
         row = next(line for line in lines if line.startswith(f" {name} "))
         assert row.endswith(f"[{field.bound_by}]"), row
+
+
+def test_a_plan_of_an_older_version_is_shown_without_what_it_lacks() -> None:
+    data = plan(Budget.given("512M", 1), Workload.profile("io")).to_dict()
+    fields = data["fields"]
+    assert isinstance(fields, dict)
+    del fields["malloc_trim_threshold"]
+    text = render_plan(Plan.from_dict(data), 100)
+    assert " malloc_arena_max " in text and "malloc_trim_threshold" not in text
 
 
 def test_verdict_and_warnings_come_first() -> None:
