@@ -23,12 +23,15 @@ from .state import Release
 MIB = 1 << 20
 # Seconds beyond those that it may take, until it is ended: the interpreter starts nicely, beside what serves.
 SLACK = 30.0
-# Seconds for what it is asked, and how often the app boots for that: imported, alone, twice, preloaded.
-ASKED_SECONDS, BOOTS = 4.0, 5
+# Seconds for what it is asked, and how many times an import's: it boots four times, beside what serves.
+ASKED_SECONDS, BOOTS = 6.0, 10
 # Figures below 1 MiB (a connection, a request) are kept in steps of this.
 SMALL_STEP = 16 << 10
-# As far apart two measurements of one app came out in the lab: by memory, and by time (the CPU is shared).
-MEMORY_NOISE, TIME_NOISE = 0.05, 0.25
+# So far apart two measurements of one app came out in the lab, on two CPUs that much else used: what a process
+# takes, what is a small difference of such figures (a request, a connection, growth), and times.
+MEMORY_NOISE, SMALL_NOISE, TIME_NOISE = 0.1, 0.5, 0.25
+# A share of the heap is one to this.
+SHARE_NOISE = 0.05
 # An app whose import takes so much more or less than another release's is not what was measured then.
 ALIKE = 0.25
 _BYTES = ("import_memory", "app_memory", "request_memory", "connection_memory", "growth_per_1000")
@@ -135,14 +138,14 @@ def steadied(found: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, A
         return dict(found)
     out = dict(found)
     for key in _BYTES:
-        noise = TIME_NOISE if key == "growth_per_1000" else MEMORY_NOISE
+        noise = MEMORY_NOISE if key.endswith(("app_memory", "import_memory")) else SMALL_NOISE
         out[key] = _kept(
             found.get(key), before.get(key), noise, MIB if key.endswith("app_memory") else SMALL_STEP
         )
     for key in _SECONDS:
         out[key] = _kept(found.get(key), before.get(key), TIME_NOISE, 0)
     out["shared_fraction"] = _kept(
-        found.get("shared_fraction"), before.get("shared_fraction"), 0, MEMORY_NOISE
+        found.get("shared_fraction"), before.get("shared_fraction"), 0, SHARE_NOISE
     )
     for key in _PER_WORKER:
         ours, theirs = found.get(key), before.get(key)
