@@ -27,7 +27,7 @@ SLACK = 30.0
 ASKED_SECONDS, BOOTS = 6.0, 10
 # Figures below 1 MiB (a connection, a request) are kept in steps of this.
 SMALL_STEP = 16 << 10
-# So far apart two measurements of one app came out in the lab, on two CPUs that much else used: what a process
+# So far apart two measurements of one app came out in the lab, on CPUs that much else used: what a process
 # takes, what is a small difference of such figures (a request, a connection, growth), and times.
 MEMORY_NOISE, SMALL_NOISE, TIME_NOISE = 0.1, 0.5, 0.25
 # A share of the heap is one to this.
