@@ -28,7 +28,7 @@ CLASSES = ("sync", "gthread", "asgi", "uvicorn")
 BOUND = 1.02
 APP_SECONDS = 0.001
 #: A pair asks each of the two in 2 x ROUNDS turns of so many: what else the machine does hits both alike.
-ROUNDS, REQUESTS, WARM, CONNECTIONS = 5, 200, 200, 4
+ROUNDS, REQUESTS, WARM, CONNECTIONS = 3, 300, 200, 4
 #: The fields that farrier's own lines have, by Gunicorn's names.
 LINE = (
     '{"time": "%(t)s", "severity": "INFO", "message": "%(m)s %(U)s %(s)s", "pid": "%(p)s", '
