@@ -292,12 +292,12 @@ class Machine:
                 step.changed = True
                 self.reload(colour)
         if later:
-            self.write(limits)
+            self.write(limits, "limits")
         keep_plan(self.layout, colour, release.id)
 
-    def write(self, wanted: list[units.Unit]) -> None:
+    def write(self, wanted: list[units.Unit], name: str = "files") -> None:
         """Files of the colour that serves, and systemd told of those that are its own."""
-        with self.journal.step("files") as step:
+        with self.journal.step(name) as step:
             written = [unit for unit in wanted if self.undo.write(unit)]
             step.changed = bool(written)
             step.detail = ", ".join(unit.path.name for unit in written)

@@ -108,7 +108,9 @@ def test_settings_alone_are_a_reload(site: Any, shop: dict[str, Any]) -> None:
     before = site.host.shell("systemctl show -P MainPID shop@green")
     answer = site.apply(plain(shop, settings={"workers": 1, "threads": 2}))
     assert site.host.shell("systemctl show -P MainPID shop@green") == before
-    assert [step["name"] for step in answer["steps"] if step["changed"]] == ["files", "reload"]
+    steps = [step["name"] for step in answer["steps"] if step["changed"]]
+    # A limit that gets lower comes after the workers that are too many have gone.
+    assert steps in (["files", "reload"], ["files", "reload", "limits"])
     site.wait_for("one worker", "test $(pgrep -c -P $(systemctl show -P MainPID shop@green)) = 1")
     assert not site.apply(plain(shop, settings={"workers": 1, "threads": 2}))["changed"]
     # The new limits hold at once, without a restart.

@@ -87,3 +87,25 @@ def test_farrier_s_own_names_stand_above_the_app_s() -> None:
     assert env["PYTHONPATH"] == "/srv/my-shop/green/src/src:/mine"
     assert env["PATH"] == "/bin"
     assert env["FARRIER_RELEASE"] == "R1"
+
+
+def test_a_weight_is_a_share_of_the_cpu_too_and_the_usual_one_is_systemd_s_own() -> None:
+    assert "CPUWeight=300\n" in units.slice_(spec(weight=300), LAYOUT, sized()).text
+    assert "CPUWeight" not in units.slice_(spec(), LAYOUT, sized()).text
+
+
+def test_the_plan_s_allocator_settings_reach_the_app_and_the_app_s_own_stand_above() -> None:
+    made = sized("256MiB")
+    env = units.environment(spec(), LAYOUT, "blue", made, "r1", {}, [])
+    for field, name in (
+        ("malloc_arena_max", "MALLOC_ARENA_MAX"),
+        ("malloc_trim_threshold", "MALLOC_TRIM_THRESHOLD_"),
+    ):
+        wanted = made.value(field) if field in made else None
+        assert env.get(name) == (str(wanted) if wanted else None)
+    assert (
+        units.environment(spec(), LAYOUT, "blue", made, "r1", {"MALLOC_ARENA_MAX": "9"}, [])[
+            "MALLOC_ARENA_MAX"
+        ]
+        == "9"
+    )
