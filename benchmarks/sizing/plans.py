@@ -45,7 +45,7 @@ class Planner:
         self.say = say
         self.every_cell = every_cell
         self.seconds = seconds
-        self.by = stores.measuring(run.image)
+        self.by = stores.measuring(run.image, run.farrier)
         self._plans: dict[Cell, Plan] = {}
 
     def plan(self, cell: Cell) -> Plan:

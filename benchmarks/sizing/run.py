@@ -109,7 +109,7 @@ def parse() -> argparse.Namespace:
 
 
 def store_of(boxes: Boxes, work: Path, cell: Cell) -> Store:
-    return Store(work, store.digest(boxes.image), cell.kind, cell.cpus)
+    return Store(work, store.digest(boxes.image, boxes.farrier), cell.kind, cell.cpus)
 
 
 def run(boxes: Boxes, wanted: list[Cell], work: Path, options: argparse.Namespace, shape: Shape) -> bool:

@@ -16,6 +16,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +24,33 @@ from benchmarks.sizing.cells import Cell, Point
 from lab import checkout
 
 ROOT = checkout.ROOT
-SERVING = ("farrier/serve", "farrier/health", "benchmarks/sizing/site")
-FILES = ("benchmarks/closed_loop.py", "benchmarks/box.py")
+SITE = ROOT / "benchmarks/sizing/site"
+LOAD = ROOT / "benchmarks/closed_loop.py"
 
 
-def digest(image: str) -> str:
-    """What the samples depend on; `image` names the versions."""
-    total = hashlib.sha256(image.encode())
-    paths = [path for folder in SERVING for path in sorted((ROOT / folder).rglob("*.py"))]
-    for path in [*paths, *(ROOT / name for name in FILES)]:
-        total.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+@cache
+def digest(image: str, farrier: Path) -> str:
+    """What the samples depend on: the image (which names the versions), and the copy of farrier in the boxes.
+
+    Worked out once in a run, for the tree may change meanwhile and the boxes do not.
+    """
+    total = hashlib.sha256(image.encode() + SITE.joinpath("app.py").read_bytes() + LOAD.read_bytes())
+    for part in ("serve", "health"):
+        _add(total, farrier / "farrier" / part)
     return total.hexdigest()[:12]
 
 
-def measuring(image: str) -> str:
+@cache
+def measuring(image: str, farrier: Path) -> str:
     """What a measurement of the app depends on besides."""
-    total = hashlib.sha256(digest(image).encode())
-    for path in sorted((ROOT / "farrier/measure").rglob("*.py")):
-        total.update(path.name.encode() + b"\0" + path.read_bytes())
+    total = hashlib.sha256(digest(image, farrier).encode())
+    _add(total, farrier / "farrier/measure")
     return total.hexdigest()[:12]
+
+
+def _add(total: hashlib._Hash, folder: Path) -> None:
+    for path in sorted(folder.rglob("*.py")):
+        total.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
 
 
 class Store:
