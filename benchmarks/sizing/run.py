@@ -19,6 +19,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,25 +117,34 @@ def run(boxes: Boxes, wanted: list[Cell], work: Path, options: argparse.Namespac
     """Measures what is missing, as far as the time allows; whether all of it is there then."""
     sessions = [(group, *missing(boxes, work, group, options)) for group in cells.groups(wanted)]
     sessions = [one for one in sessions if one[1] or one[2]]
-    progress = Progress(len(sessions))
+    progress, whole = Progress(len(sessions)), True
     for number, (group, fresh, changed) in enumerate(sessions, 1):
         each = max(progress.finished, default=FIRST_GUESS["whole" if fresh else "again"])
         if time.monotonic() - progress.began + each > options.minutes * 60:
             return False
         progress.begin(number, f"{group[0].kind} {group[0].cpus:g} CPU")
         began = time.monotonic()
-        kept = store_of(boxes, work, group[0])
-        planner = Planner(boxes, kept, progress.say, options.every_cell)
-        if fresh:
-            Session(boxes, kept, fresh, progress.say, planner, options.every_cell, shape).measure()
-            # A plan of another tier may have changed as well; that is the next look's.
-            changed = [cell for cell in changed if cell not in fresh]
-        if changed:
-            finals = {cell: finalists(kept, planner, cell, options.every_cell) for cell in changed}
-            again = Session(boxes, kept, changed, progress.say, planner, options.every_cell, shape)
-            again.again(finals)
+        try:
+            session(boxes, store_of(boxes, work, group[0]), fresh, changed, progress.say, options, shape)
+        except LabError as error:  # the other sessions do not wait for this one
+            progress.say(f"given up: {error}")
+            boxes.remove_all()
+            whole = False
         progress.finished.append(time.monotonic() - began)
-    return True
+    return whole
+
+
+def session(
+    boxes: Boxes, kept: Store, fresh: list[Cell], changed: list[Cell], say: Callable[[str], None],
+    options: argparse.Namespace, shape: Shape,
+) -> None:  # fmt: skip
+    """Measures cells that never were, then those whose plan has changed."""
+    planner = Planner(boxes, kept, say, options.every_cell)
+    if fresh:
+        Session(boxes, kept, fresh, say, planner, options.every_cell, shape).measure()
+    if changed:
+        finals = {cell: finalists(kept, planner, cell, options.every_cell) for cell in changed}
+        Session(boxes, kept, changed, say, planner, options.every_cell, shape).again(finals)
 
 
 def missing(
