@@ -74,13 +74,13 @@ def loads(table: Table, app: str, command: str) -> list[dict[str, Any]]:
             if failed:
                 found.append(figure(f"failed requests: {name}", failed, "%", command))
             published = PUBLISHED[tier.name]["answers"]
-            if who == "farrier" and app == "postgres" and isinstance(published, tuple):
+            if who == "farrier" and app == "postgres" and asked["ok"] and isinstance(published, tuple):
                 found.append(
                     figure(
                         f"answers, p99: {name}", asked["p99"], "s", command,
                         interval=(asked["p50"], asked["max"]),
                         bound=f"< {published[0]:g} s (published {published[0]:g} to {published[1]:g})",
-                        holds=bool(asked["ok"]) and asked["p99"] < published[0],
+                        holds=asked["p99"] < published[0],
                     )
                 )  # fmt: skip
     return found

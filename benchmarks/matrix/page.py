@@ -38,6 +38,7 @@ th:first-child, td:first-child { text-align: left }
 .good { color: var(--good); font-weight: 600 } .bad { color: var(--bad); font-weight: 600 }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 1rem }
 figure { margin: .4rem 0; min-width: 0 } figure svg { width: 100%; height: auto; max-width: 54rem }
+.cause figure { overflow-x: auto } .cause figure svg { min-width: 36rem }
 .tier { background: var(--card); border-radius: .5rem; padding: .2rem 1rem .8rem; margin: 1rem 0 }
 .cause { border-left: 3px solid var(--bad); padding-left: .8rem; margin: .6rem 0 }
 .fine { border-left: 3px solid var(--good); padding-left: .8rem; margin: .6rem 0 }

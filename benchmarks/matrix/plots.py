@@ -43,7 +43,7 @@ def as_svg(figure: Any, name: str) -> str:
 
 def dress(axes: Axes, title: str = "") -> None:
     """Ink, grid and frame as the page has them."""
-    axes.tick_params(labelsize=8, colors=INK)
+    axes.tick_params(labelsize=8, colors=INK, which="both")
     axes.grid(True, axis="y", color=GRID, linewidth=0.5, alpha=0.4)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
@@ -91,6 +91,8 @@ def line_plot(
         )
     if log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
     else:
         axes.set_ylim(bottom=0)
     axes.set_xticks(list(at), [tier.label for tier in TIERS])
@@ -117,15 +119,19 @@ def middle(value: Any) -> float:
 
 def timeline(result: dict[str, Any]) -> str:
     """Memory against the limit, kills, timeouts and failed requests on one time axis."""
-    figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(7.4, 3.1), sharex=True, gridspec_kw={"height_ratios": (3, 1.3), "hspace": 0.12}
-    )
+    asked = bool(result["seconds"]["at"])
+    figure, panels = plt.subplots(
+        2 if asked else 1, 1, figsize=(7.4, 3.3 if asked else 2.4), sharex=True, squeeze=False,
+        gridspec_kw={"height_ratios": (3, 1.3), "hspace": 0.38} if asked else {},
+    )  # fmt: skip
+    top, last = panels[0][0], panels[-1][0]
     draw_memory(top, result)
-    draw_requests(bottom, result)
+    if asked:
+        draw_requests(last, result)
     end = max([1.0, *result["samples"]["at"], *result["seconds"]["at"]])
     top.set_xlim(0, end)
-    bottom.set_xlabel("seconds of the run", fontsize=8, color=INK)
-    figure.subplots_adjust(left=0.09, right=0.985, top=0.93, bottom=0.15)
+    last.set_xlabel("seconds of the run", fontsize=8, color=INK)
+    figure.subplots_adjust(left=0.09, right=0.985, top=0.92, bottom=0.14 if asked else 0.19)
     return as_svg(figure, result["run"])
 
 
@@ -164,7 +170,7 @@ def draw_memory(axes: Axes, result: dict[str, Any]) -> None:
     handles = [one for one in zip(*axes.get_legend_handles_labels(), strict=True) if has_points(one[0])]
     axes.legend(
         [one for one, _ in handles], [label for _, label in handles], fontsize=6.5, frameon=False,
-        labelcolor=INK, ncols=4, loc="lower right",
+        labelcolor=INK, ncols=5, loc="lower right", bbox_to_anchor=(1, 0.98),
     )  # fmt: skip
 
 
@@ -175,22 +181,13 @@ def has_points(artist: Any) -> bool:
 
 def draw_requests(axes: Axes, result: dict[str, Any]) -> None:
     rows = result["seconds"]
-    if rows["at"]:
-        axes.bar(rows["at"], rows["ok"], color=OURS, alpha=0.5, width=1.0, align="edge", label="answered")
-        axes.bar(
-            rows["at"], rows["failed"], bottom=rows["ok"], color=LOSS, width=1.0, align="edge", label="failed"
-        )
-        both = [good + bad for good, bad in zip(rows["ok"], rows["failed"], strict=True)]
-        axes.bar(
-            rows["at"],
-            rows["unanswered"],
-            bottom=both,
-            color=LATE,
-            width=1.0,
-            align="edge",
-            label="no answer in 30 s",
-        )
-        axes.legend(fontsize=6.5, frameon=False, labelcolor=INK, ncols=3, loc="upper right")
-    else:
-        axes.set_yticks([])
+    at, good, bad = rows["at"], rows["ok"], rows["failed"]
+    axes.bar(at, good, color=OURS, alpha=0.5, width=1.0, align="edge", label="answered")
+    axes.bar(at, bad, bottom=good, color=LOSS, width=1.0, align="edge", label="failed")
+    both = [answered + failed for answered, failed in zip(good, bad, strict=True)]
+    late = rows["unanswered"]
+    axes.bar(at, late, bottom=both, color=LATE, width=1.0, align="edge", label="no answer in 30 s")
+    axes.legend(
+        fontsize=6.5, frameon=False, labelcolor=INK, ncols=3, loc="lower right", bbox_to_anchor=(1, 0.97)
+    )
     dress(axes, "requests a second")
