@@ -50,8 +50,8 @@ METHOD = """
 without swap, and to one CPU up to 2 GB, two for 4 and 8 GB (by cpuset: a core that nothing throttles).
 The limit holds for all of it: systemd, sshd, the journal, the app, PostgreSQL. Farrier's side is
 deployed by its own release machine from a spec that names the app and its database's memory, and no
-number of workers or threads (at 256 MB with PostgreSQL also what the rest of that host takes, 32 MiB: it has no proxy and no
-log shipper). Beside it stands <code>gunicorn -w 2*CPU+1</code> in a systemd unit with
+number of workers or threads (at 256 MB with PostgreSQL also what the rest of that host takes, 32 MiB:
+it has no proxy and no log shipper). Beside it stands <code>gunicorn -w 2*CPU+1</code> in a unit with
 <code>Restart=always</code> and Gunicorn's defaults else.</p>
 <p>The app is one Flask file: 2 ms of CPU and 20 ms of waiting a request (with PostgreSQL two queries and
 10 ms), ten reads of its data, nine of them in a hot tenth; its import makes about 150 MB of dicts, lists
