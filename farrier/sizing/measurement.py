@@ -51,13 +51,13 @@ def _found(measurement: Mapping[str, object]) -> dict[str, object]:
     request, connection = _number(measurement, "request_memory"), _number(measurement, "connection_memory")
     app, private = _number(measurement, "app_memory"), _number(alone, "uss")
     found: dict[str, object] = {
-        "kind": measurement.get("kind"),
         "framework": measurement.get("framework"),
         "worker_class": measurement.get("worker_class"),
         "app_memory": _whole(app),
         "private_memory": _whole(private if app is None or private is None else min(app, private)),
         "shared_private": _whole(_number(shared, "uss")),
         "shared_base": _whole(_base(shared)),
+        "shared_fraction": _fraction(_number(measurement, "shared_fraction")),
         "request_memory": _whole(request, constants.MEASURED_REQUEST_AT_LEAST),
         "connection_memory": _whole(connection, constants.MEASURED_CONNECTION_AT_LEAST),
         "boot_seconds": _number(measurement, "boot_seconds"),
@@ -76,6 +76,10 @@ def _base(shared: Mapping[str, object]) -> float | None:
     if master is None or pss is None or uss is None or workers is None:
         return None
     return master + workers * max(0.0, pss - uss)
+
+
+def _fraction(value: float | None) -> float | None:
+    return None if value is None else min(value, 0.99)
 
 
 def _with_its_request(chosen: dict[str, object]) -> None:

@@ -15,7 +15,9 @@ from farrier.sizing.verdict import level_of
 MIB = 2**20
 
 
-def app(cpu: float = 0.00186, wait: float = 0.05, **given: Any) -> Workload:
+def app(
+    cpu: float = 0.00186, wait: float = 0.05, stated: dict[str, Any] | None = None, **given: Any
+) -> Workload:
     """The 150 MB app, as measured: 1 ms of its own CPU is 1.86 with the server's part, one by one."""
     figures = {
         "schema": 1,
@@ -31,7 +33,7 @@ def app(cpu: float = 0.00186, wait: float = 0.05, **given: Any) -> Workload:
         "wait_per_request": wait,
         "preload_safe": True,
     }
-    return workload_of({**figures, **given})
+    return workload_of({**figures, **given}, stated)
 
 
 def on(memory: str, cpus: float, load: Workload, **chosen: object) -> Plan:
@@ -79,8 +81,10 @@ def test_the_reason_is_the_arithmetic() -> None:
 
 def test_a_front_page_that_does_nothing_says_nothing_of_the_rest() -> None:
     assert shape(on("2G", 1, app(0.0012, 0.0))) == (1, 48, "gthread")
+    # nor does the kind that the measurement itself gives such a page
+    assert shape(on("2G", 1, app(0.0012, 0.0, kind="cpu"))) == (1, 48, "gthread")
     # a person knows better what the app is than its front page does
-    assert shape(on("2G", 1, app(0.010, 0.0, kind="io"))) == (1, 48, "gthread")
+    assert shape(on("2G", 1, app(0.010, 0.0, {"kind": "io"}))) == (1, 48, "gthread")
 
 
 def test_sync_workers_only_where_nobody_chose_and_all_fit_preloaded() -> None:
