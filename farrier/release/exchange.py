@@ -384,9 +384,11 @@ def promote(layout: Layout, colour: str) -> None:
     files.delete(layout.passing_drop_in)
     systemd.reload_units()
     for process in systemd.processes(layout.service(colour)):
+        score = Path("/proc", process, "oom_score_adj")
         try:
-            Path("/proc", process, "oom_score_adj").write_text("0")
-        except OSError:
+            # Workers stay above their arbiter, see farrier.serve.oom.
+            score.write_text(str(max(0, int(score.read_text()) - units.CANDIDATE_OOM_SCORE)))
+        except (OSError, ValueError):
             # Without CAP_SYS_RESOURCE (a container) the kernel may refuse; the next start has it.
             continue
     if not (UNITS / "sockets.target.wants" / layout.socket).is_symlink():

@@ -18,9 +18,12 @@ from . import files, room
 from . import state as states
 from .build import Build
 from .events import Step
+from .spec import Measure
 from .state import Release
 
 MIB = 1 << 20
+# From so many times its CPU time on, a request's waiting makes an app I/O-bound (farrier.sizing's own line).
+WAITS_FROM = 4.0
 # Seconds beyond those that it may take, until it is ended: the interpreter starts nicely, beside what serves.
 SLACK = 30.0
 # Seconds for what it is asked, and how many times an import's: it boots four times, beside what serves.
@@ -94,7 +97,8 @@ def _measurement(build: Build) -> dict[str, Any]:
         if room.killed(str(error)):
             raise FarrierError(f"it needed more than the {limit >> 20} MiB that are free", 1) from None
         raise FarrierError(_own_words(str(error)), 1) from None
-    return _judged(text)
+    found = _judged(text)
+    return found if spec.measure.requests != Measure.requests else front_page_only(found)
 
 
 def _own_words(told: str) -> str:
@@ -123,6 +127,23 @@ def _judged(text: str) -> dict[str, Any]:
         )
         found["notes"] = [*(found.get("notes") or ()), f"{missing}: its time was left out"]
     return dict(found)
+
+
+def front_page_only(found: Mapping[str, Any]) -> dict[str, Any]:
+    """`found` where nobody named a request: a front page that computes says nothing of the other pages.
+
+    They may wait for a database, and would wait for each other where a worker has few threads. Pure.
+    """
+    cpu, wait = found.get("cpu_per_request"), found.get("wait_per_request")
+    if found.get("interface") != "wsgi" or cpu is None or wait is None or wait >= WAITS_FROM * cpu:
+        return dict(found)
+    note = "only GET / was asked, which computes: its times say nothing of the rest; name requests in measure"
+    return {
+        **found,
+        "cpu_per_request": None,
+        "wait_per_request": None,
+        "notes": [*(found.get("notes") or ()), note],
+    }
 
 
 def steadied(found: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from gunicorn.pidfile import Pidfile
 
 from farrier.errors import FarrierError
 from farrier.health.checks import one_line
-from farrier.serve import config, events, quiet
+from farrier.serve import config, events, oom, quiet
 from farrier.serve.board import READY, STAGES, Board
 from farrier.serve.endings import (
     APP_LOAD_ERROR,
@@ -439,6 +439,7 @@ class FarrierArbiter(Arbiter):
         for sibling in self.WORKERS.values():
             sibling.tmp.close()
         worker.pid = os.getpid()
+        oom.go_first()
         if worker.quiet and hasattr(worker, "mark_ready"):
             worker.former_nice = quiet.lower(self.cfg.uid)
         try:

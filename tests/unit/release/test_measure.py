@@ -10,6 +10,7 @@ import pytest
 from farrier.errors import FarrierError
 from farrier.release import measure, sized
 from farrier.release.spec import Spec
+from farrier.sizing import constants
 
 MIB = 1 << 20
 FOUND: dict[str, Any] = {
@@ -117,3 +118,15 @@ def test_what_a_person_stated_stands_above_what_was_measured() -> None:
     workload = sized.workload_for(spec, {"measurement": stored(), "app_memory": 30 * MIB})
     assert workload.app_memory_bytes == 90 * MIB
     assert (workload.measured, workload.cpu_per_request, workload.boot_seconds) == (True, 0.0012, 0.31)
+
+
+def test_a_front_page_that_computes_says_nothing_of_the_rest_where_nobody_named_a_request() -> None:
+    computing = {**FOUND, "interface": "wsgi", "cpu_per_request": 0.01, "wait_per_request": 0.0}
+    found = measure.front_page_only(computing)
+    assert found["cpu_per_request"] is None and found["wait_per_request"] is None
+    assert "name requests" in found["notes"][-1]
+    assert found["app_memory"] == FOUND["app_memory"]
+    waiting = {**computing, "wait_per_request": 0.05}
+    assert measure.front_page_only(waiting) == waiting
+    assert measure.front_page_only({**computing, "interface": "asgi"})["cpu_per_request"] == 0.01
+    assert measure.WAITS_FROM == constants.WAITS_FROM

@@ -105,7 +105,9 @@ def test_null_is_not_measured_and_assumed_from_the_profile() -> None:
 )
 def test_the_kind_of_an_app_of_which_nobody_said_it(cpu: float, wait: float | None, kind: str) -> None:
     assert workload_of(measured(cpu_per_request=cpu, wait_per_request=wait)).kind == kind
-    assert workload_of(measured(cpu_per_request=cpu, wait_per_request=wait), {"kind": "mixed"}).kind == "mixed"
+    assert (
+        workload_of(measured(cpu_per_request=cpu, wait_per_request=wait), {"kind": "mixed"}).kind == "mixed"
+    )
 
 
 def test_on_an_event_loop_a_connection_takes_its_request_too() -> None:
