@@ -68,7 +68,8 @@ def main() -> int:
         print(f"--only: given {options.only!r}; allowed: {allowed}", file=sys.stderr)
         return 2
     work = checkout.cache_dir() / "bench-matrix" / checkout.identity() / ("quick" if quick else "full")
-    store = Store(work)
+    committed = ROOT / "benchmarks/results/matrix"
+    store = Store(work, None if quick else committed)
     left = [run for run in wanted if options.again or quick or store.read(run, options.keep) is None]
     if options.list:
         for run in wanted:
@@ -92,7 +93,7 @@ def main() -> int:
     from benchmarks.matrix import page
 
     results = [found for run in tiers.every() if (found := store.read(run, options.keep)) is not None]
-    out = options.out or (work / "page" if quick else ROOT / "benchmarks/results/matrix")
+    out = options.out or (work / "page" if quick else committed)
     print(page.write(results, out, store, quick))
     if not whole:
         print("not all of it is done: run the same command again to go on")

@@ -35,10 +35,24 @@ def digest(ours: bool) -> str:
 class Store:
     """The results of one kind of run (full or quick) in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, committed: Path | None = None) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.digests = {True: digest(True), False: digest(False)}
+        if committed is not None:
+            self._take_over(committed)
+
+    def _take_over(self, committed: Path) -> None:
+        """What is committed and not kept here: another machine of the same kind goes on from it."""
+        try:
+            results = json.loads(gzip.decompress((committed / "runs.json.gz").read_bytes()))
+        except (OSError, ValueError):
+            return
+        for one in results:
+            kept, log = self.folder / f"{one['run']}.json", f"{one['run']}.log.gz"
+            if not kept.exists() and (committed / "logs" / log).exists():
+                (self.folder / log).write_bytes((committed / "logs" / log).read_bytes())
+                kept.write_text(json.dumps(one))
 
     def path(self, run: Run) -> Path:
         return self.folder / f"{run.name}.json"

@@ -75,20 +75,23 @@ def main() -> int:
         print(f"--only: given {options.only!r}; allowed: a part of {names}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    work = checkout.cache_dir() / "bench-sizing" / checkout.identity() / ("quick" if quick else "full")
+    results = ROOT / "benchmarks/results/sizing"
+    scratch = checkout.cache_dir() / "bench-sizing" / checkout.identity()
+    # The samples of a full run are committed: another machine of the same kind goes on from them.
+    work = scratch / "quick" if quick else results / "sessions"
     partly = quick or len(wanted) < len(cells.every())
-    out = options.out or (work / "page" if partly else ROOT / "benchmarks/results/sizing")
+    out = options.out or (scratch / "page" if partly else results)
     try:
         with Boxes("sizing") as boxes:
             whole = run(boxes, wanted, work, options, QUICK if quick else FULL)
-            results = [found for cell in wanted if (found := result(boxes, work, cell, options))]
+            found = [one for cell in wanted if (one := result(boxes, work, cell, options))]
     except KeyboardInterrupt:
         print("\nstopped: the sessions that are done are kept, the same command goes on", file=sys.stderr)
         return 130
     except LabError as error:
         print(error, file=sys.stderr)
         return 1
-    print(page.write(results, out, versions(PACKAGES)))
+    print(page.write(found, out, versions(PACKAGES)))
     if not whole:
         print("not all of it is done: run the same command again to go on")
     return 0 if whole else 1

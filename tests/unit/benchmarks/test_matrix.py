@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import subprocess
@@ -121,6 +122,19 @@ def test_a_result_of_another_farrier_is_stale(tmp_path: Path) -> None:
 
 
 # --- what is said of it ---------------------------------------------------------------------------------
+
+
+def test_another_machine_goes_on_from_what_is_committed(tmp_path: Path) -> None:
+    run = next(one for one in tiers.every() if one.name == "256-heavy-gunicorn-load")
+    before = store.Store(tmp_path / "before")
+    before.write(run, result(), "raw")
+    page.write([before.read(run) or {}], tmp_path / "out", before, quick=False)
+    after = store.Store(tmp_path / "after", tmp_path / "out")
+    assert after.read(run) == before.read(run)
+    assert gzip.decompress(after.log(run).read_bytes()) == b"raw"
+    # what was measured here since then stays
+    after.write(run, result(took=1.0), "anew")
+    assert (store.Store(tmp_path / "after", tmp_path / "out").read(run) or {})["took"] == 1.0
 
 
 def test_a_kill_is_explained_with_the_figures_of_its_moment() -> None:
