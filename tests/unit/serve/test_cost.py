@@ -6,10 +6,12 @@ import asyncio
 import json
 import os
 
+from asgiref.sync import iscoroutinefunction
+
 from farrier.serve.apps import request_id
 from farrier.serve.events import JsonFormatter
 from farrier.serve.log import request_fields, request_record
-from farrier.serve.workers.calls import Turns
+from farrier.serve.workers.calls import Sent, Turns
 
 
 def test_an_access_line_is_the_json_of_its_fields() -> None:
@@ -56,3 +58,7 @@ def test_a_turn_goes_to_the_next_in_line_also_when_one_leaves_at_that_moment() -
         return said
 
     assert asyncio.run(three()) == ["second"]
+
+
+def test_a_wsgi_app_behind_asgiref_is_sent_without_a_warning() -> None:
+    assert iscoroutinefunction(Sent(None, "id"))  # type: ignore[arg-type]
