@@ -107,7 +107,7 @@ class Sent:
     """What of a response has gone by, and its id put in."""
 
     __slots__ = ("headers", "request_id", "send", "size", "status")
-    #: It answers what ``send`` does, an awaitable: as good as a coroutine function for who asks (asgiref does).
+    #: It answers what ``send`` does, an awaitable: as good as a coroutine function for who asks (asgiref).
     #: Until Python 3.12 brought a function for it, this was the mark that asyncio looks for.
     _is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", None)
 
