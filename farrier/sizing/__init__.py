@@ -7,7 +7,7 @@ from .apportion import App, apportion, needs, part_of
 from .budget import Budget, Limit, read_budget
 from .explain import explain, render_plan
 from .fields import GUNICORN_FIELDS, Field, Verdict
-from .measurement import workload_of
+from .measurement import kind_of, workload_of
 from .plan import Plan, plan
 from .settings import Setting, Settings
 from .units import SizingError, format_bytes, format_cpus, parse_bytes, parse_cpus
@@ -30,6 +30,7 @@ __all__ = [
     "explain",
     "format_bytes",
     "format_cpus",
+    "kind_of",
     "needs",
     "normalise_worker_class",
     "parse_bytes",

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 
 from .constants import CGROUP_UNLIMITED
+from .stored import known
 from .units import SizingError, parse_bytes, parse_cpus
 
 SCOPES = ("host", "container", "given")
@@ -62,11 +63,11 @@ class Budget:
 
     @classmethod
     def from_dict(cls, data: dict[str, object]) -> Budget:
-        """The inverse of to_dict(). Raises SizingError for what is no budget."""
-        known = dict(data)
-        limits = known.pop("limits", ())
+        """The inverse of to_dict(); keys of a newer version are passed over. Raises SizingError."""
         try:
-            return cls(limits=tuple(Limit(**limit) for limit in limits), **known)  # type: ignore[attr-defined,arg-type]
+            found = known(cls, data)
+            limits = found.pop("limits", ())
+            return cls(limits=tuple(Limit(**known(Limit, limit)) for limit in limits), **found)
         except (TypeError, ValueError) as error:
             raise SizingError(f"not a budget: {error}") from None
 

@@ -94,9 +94,23 @@ def _kind(measurement: Mapping[str, object], chosen: Mapping[str, object], loop:
     if loop or measurement.get("interface") == "asgi":
         return "async" if chosen.get("worker_class") != "gevent" else None
     cpu, wait = chosen.get("cpu_per_request"), chosen.get("wait_per_request")
-    if cpu is None or wait is None:
+    return kind_of(
+        None if cpu is None else float(str(cpu)), None if wait is None else float(str(wait)), "wsgi"
+    )
+
+
+def kind_of(cpu_seconds: float | None, wait_seconds: float | None, interface: str | None) -> str | None:
+    """The kind of an app whose requests take so many seconds of CPU and of waiting; None where nobody knows.
+
+    ``interface`` is ``asgi`` or ``wsgi``. The one rule of the plan and of ``farrier measure``: an ASGI app is
+    ``async``; one that computes a while and waits for next to nothing is ``cpu``, and ``mixed`` if it waits
+    some; all others are ``io``. Raises SizingError for figures that are none.
+    """
+    if interface == "asgi":
+        return "async"
+    if cpu_seconds is None or wait_seconds is None:
         return None
-    seen = Workload.profile(cpu_per_request=float(str(cpu)), wait_per_request=float(str(wait)))
+    seen = Workload.profile(cpu_per_request=cpu_seconds, wait_per_request=wait_seconds)
     if seen.only_computes:
         return "cpu"
     waits = seen.waits_a_cpu_second

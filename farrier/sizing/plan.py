@@ -14,6 +14,7 @@ from .pools import fill_database
 from .processes import fill_concurrency, fill_process
 from .settings import Settings, Value
 from .sheet import Sheet
+from .stored import known
 from .strategy import Problem, fit, strategy_reason
 from .units import SizingError
 from .verdict import verdict
@@ -90,7 +91,8 @@ class Plan:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Plan:
-        """The inverse of to_dict(). Raises SizingError for what is no plan of this schema."""
+        """The inverse of to_dict(); keys of a newer version are passed over. Raises SizingError for what is
+        no plan of this schema."""
         if data.get("schema") != SCHEMA:
             raise SizingError(f"not a plan: schema is {data.get('schema')!r}, this version reads {SCHEMA}")
         fields, inputs, judged, warned = (
@@ -98,14 +100,19 @@ class Plan:
         )
         try:
             return cls(
-                {name: Field(name, **field) for name, field in fields.items()},  # type: ignore[attr-defined]
-                Verdict(**judged),  # type: ignore[arg-type]
+                {
+                    name: Field(**{**known(Field, field), "name": name})
+                    for name, field in fields.items()  # type: ignore[attr-defined]
+                },
+                Verdict(**known(Verdict, judged)),  # type: ignore[arg-type]
                 tuple(warned),  # type: ignore[arg-type]
                 Budget.from_dict(inputs["budget"]),  # type: ignore[index]
                 Workload.from_dict(inputs["workload"]),  # type: ignore[index]
                 Settings.from_dict(inputs["settings"]),  # type: ignore[index]
             )
-        except (TypeError, KeyError, AttributeError) as error:
+        except SizingError:
+            raise
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise SizingError(f"not a plan: {error}") from None
 
 

@@ -242,9 +242,15 @@ class Settings(Mapping[str, Setting]):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Mapping[str, object]]) -> Settings:
-        """The inverse of to_dict(). Raises SizingError."""
+        """The inverse of to_dict(); settings of a newer version are passed over. Raises SizingError."""
         try:
-            return cls({name: parse(name, one["value"], str(one["source"])) for name, one in data.items()})
+            return cls(
+                {
+                    name: parse(name, one["value"], str(one["source"]))
+                    for name, one in data.items()
+                    if name in PARSERS
+                }
+            )
         except (KeyError, TypeError, AttributeError):
             raise SizingError("not settings: each needs a value and a source") from None
 

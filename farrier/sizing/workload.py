@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from . import constants
+from .stored import known, without_defaults
 from .units import SizingError, parse_bytes
 
 KINDS = ("io", "cpu", "mixed", "async")
@@ -16,6 +17,18 @@ WSGI_CLASSES = tuple(one for one in WORKER_CLASSES if one not in ASGI_CLASSES)
 LOOP_CLASSES = (*ASGI_CLASSES, "gevent")
 """Those whose workers run an event loop: many requests at once in one thread."""
 FRAMEWORKS = ("django", "flask", "fastapi")
+
+SINCE_0_3 = (
+    "growth_per_1000",
+    "cpu_per_request",
+    "wait_per_request",
+    "private_memory_bytes",
+    "shared_private_bytes",
+    "shared_base_bytes",
+    "any_class",
+    "preload_finding",
+)
+"""Keys of a stored workload that a release built by Farrier 0.2 refuses: written where they say something."""
 
 _LONG_NAMES = {
     "sync": "sync",
@@ -91,6 +104,8 @@ class Workload:
     """What such a master and its workers take together, less the USS of the workers."""
     any_class: bool = False
     """Nobody chose its worker class, so that the plan may take another one that serves the same interface."""
+    preload_finding: str | None = None
+    """What makes preloading unsafe, as ``farrier measure`` has it; the first of several."""
 
     def __post_init__(self) -> None:
         _one_of("workload", self.kind, KINDS)
@@ -231,20 +246,20 @@ class Workload:
             raise SizingError(f"{source}: {error}") from None
 
     def to_dict(self) -> dict[str, object]:
-        """JSON-ready; the profile's name has the key ``profile``."""
-        data = asdict(self)
+        """JSON-ready; the profile's name has the key ``profile``. See SINCE_0_3 for what is left out."""
+        data = without_defaults(type(self), asdict(self), SINCE_0_3)
         data["profile"] = data.pop("profile_name")
         return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Workload:
-        """The inverse of to_dict(). Raises SizingError."""
-        known = dict(data)
-        if "profile" in known:
-            known["profile_name"] = known.pop("profile")
+        """The inverse of to_dict(); keys of a newer version are passed over. Raises SizingError."""
         try:
-            return cls(**known)  # type: ignore[arg-type]
-        except TypeError as error:
+            found = known(cls, data)
+            if "profile" in data:
+                found["profile_name"] = data["profile"]
+            return cls(**found)
+        except (TypeError, ValueError) as error:
             raise SizingError(f"not a workload: {error}") from None
 
 
