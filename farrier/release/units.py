@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import envfile, files
+from . import envfile, files, older
 from .files import File
 from .layout import UNITS, Layout
 from .spec import WEIGHT, Spec
@@ -37,16 +37,25 @@ class Unit(File):
 
 
 def everything(
-    spec: Spec, layout: Layout, colour: str, plan: Plan, env: Mapping[str, str], gid: int
+    spec: Spec,
+    layout: Layout,
+    colour: str,
+    plan: Plan,
+    env: Mapping[str, str],
+    gid: int,
+    runtime: str = "",
 ) -> list[Unit]:
-    """Every file that `colour` needs, except the one that says which colour is active."""
+    """Every file that `colour` needs, except the one that says which colour is active.
+
+    `runtime`: the version that the release serves with, where it is not this one.
+    """
     return [
         socket(spec, layout, plan),
         slice_(spec, layout, plan),
         template(spec, layout),
         command(spec, layout, colour, plan),
         limits(spec, layout, colour, plan),
-        *colour_files(spec, layout, colour, plan, env, gid),
+        *colour_files(spec, layout, colour, plan, env, gid, runtime),
     ]
 
 
@@ -278,13 +287,20 @@ def start_timeout(spec: Spec, plan: Plan) -> int:
 
 
 def colour_files(
-    spec: Spec, layout: Layout, colour: str, plan: Plan, env: Mapping[str, str], gid: int
+    spec: Spec,
+    layout: Layout,
+    colour: str,
+    plan: Plan,
+    env: Mapping[str, str],
+    gid: int,
+    runtime: str = "",
 ) -> list[Unit]:
     folder = layout.colour_dir(colour)
-    chosen = files.dump(dict(spec.settings))
+    chosen = files.dump(older.settings(spec.settings, runtime))
+    told = files.dump(older.plan(plan.to_dict(), runtime))
     return [
         Unit(folder / "env", envfile.systemd_env(env), 0o600, secret=True),
-        Unit(folder / "plan.json", files.dump(plan.to_dict()), 0o640, gid, needs="reload"),
+        Unit(folder / "plan.json", told, 0o640, gid, needs="reload"),
         Unit(folder / "settings.json", chosen, 0o640, gid, needs="reload"),
     ]
 
