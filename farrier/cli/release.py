@@ -142,6 +142,8 @@ def _show(args: argparse.Namespace) -> int:
         return 0
     print(f"{found['name']}  {found['url']}  release {found['release']} on {found['active']}")
     print(f"  the plan stands on {plan_stands_on(found['measured'])}")
+    for line in (found["measured"] or {}).get("told") or ():
+        print(f"    {line}")
     for colour, unit in found["colours"].items():
         print(f"  {colour:6} {unit['ActiveState']} ({unit['SubState']}), pid {unit['MainPID']}")
     if found["deploying"]:

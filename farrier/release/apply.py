@@ -183,7 +183,7 @@ def _would(view: View, action: str, plan: Plan) -> Iterator[tuple[str, str]]:
     if view.spec.commands_migrate and (view.release is None or "migrate" not in view.release.done):
         yield "migrate", f"{len(view.spec.commands_migrate)} commands"
     if view.spec.measure.enabled and (view.release is None or unmeasured(view.spec, view.release)):
-        yield "measure", ", ".join(view.spec.measure.requests)
+        yield "measure", ", ".join(view.spec.measure.asked)
     if (fitted := view.fitted(view.spec.env)).must_shrink:
         yield "room", ", ".join(f"{one.name} gives way" for one, _ in fitted.too_large)
     yield "files", f"{plan.value('workers')} workers, {plan.value('strategy')}"

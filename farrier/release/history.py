@@ -236,6 +236,8 @@ def measured(release: Release | None) -> dict[str, Any] | None:
     known = release.measured if release else {}
     if not known.keys() & {"measurement", "not_measured"}:
         return None
+    from .measure import told
+
     measurement = known.get("measurement") or {}
     return {
         "time": known.get("measured_at"),
@@ -245,6 +247,8 @@ def measured(release: Release | None) -> dict[str, Any] | None:
         "preload_safe": measurement.get("preload_safe"),
         "requests": [f"{one['method']} {one['path']}" for one in measurement.get("requests") or ()],
         "not_measured": known.get("not_measured"),
+        "preload_findings": list(measurement.get("preload_findings") or ()),
+        "told": told(measurement),
     }
 
 

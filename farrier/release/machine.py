@@ -93,7 +93,7 @@ class Machine:
     def __post_init__(self) -> None:
         self.state = State.load(self.layout)
         self.undo = Undo(self.layout.undo)
-        self.journal.hide([*self.spec.env.values(), self.spec.notify.webhook])
+        self.journal.hide([*self.spec.env.values(), self.spec.notify.webhook, *self.spec.measure.secrets])
         secret = re.compile(r"PASSWORD|TOKEN|SECRET|KEY")
         self.journal.hide(text for name, text in self.spec.installer_env.items() if secret.search(name))
 
@@ -218,6 +218,9 @@ class Machine:
         source.pop("deploy_key", None)
         source |= {key: bare(source[key]) for key in ("repo", "requirement") if key in source}
         release.spec["source"] = source
+        if "measure" in release.spec:
+            # A header may be how somebody gets in.
+            release.spec["measure"] = {k: v for k, v in release.spec["measure"].items() if k != "headers"}
         if "extra_requirements" in release.spec:
             release.spec["extra_requirements"] = [bare(one) for one in self.spec.extra_requirements]
         self.state.run["candidate"] = release.id
@@ -238,9 +241,12 @@ class Machine:
         self.changed = True
         build = Build(view, release, self.account, self.journal)
         former = Release.load(self.layout, self.state.release or "")
-        why: list[str] = []
-        build.step("measure", lambda step: why.append(measure.into(build, step, former)))
-        self.warnings += [f"{self.spec.name} could not be measured: {one}" for one in why if one]
+        if "measure" in release.done:
+            # Of a release that has been: it is asked something else now, or there was no room.
+            release.done.remove("measure")
+        lines: list[str] = []
+        build.step("measure", lambda step: lines.extend(measure.into(build, step, former)))
+        self.warnings += [f"{self.spec.name} {line}" for line in lines]
         return True
 
     def make_room(self, view: View, release: Release) -> None:

@@ -7,6 +7,7 @@ room, or it fails, the plan stands on what was known before, and one line says s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -24,10 +25,14 @@ from .state import Release
 MIB = 1 << 20
 # From so many times its CPU time on, a request's waiting makes an app I/O-bound (farrier.sizing's own line).
 WAITS_FROM = 4.0
+# So many findings against preloading are told; release.json has them all.
+FINDINGS = 2
 # Seconds beyond those that it may take, until it is ended: the interpreter starts nicely, beside what serves.
 SLACK = 30.0
 # Seconds for what it is asked, and how many times an import's: it boots four times, beside what serves.
 ASKED_SECONDS, BOOTS = 6.0, 10
+# Seconds at most where nobody said how long, as farrier measure has it.
+SECONDS = 20
 # Figures below 1 MiB (a connection, a request) are kept in steps of this.
 SMALL_STEP = 16 << 10
 # So far apart two measurements of one app came out in the lab, on CPUs that much else used: what a process
@@ -42,32 +47,51 @@ _SECONDS = ("import_seconds", "boot_seconds", "cpu_per_request", "wait_per_reque
 _PER_WORKER = ("alone", "shared")
 
 
-def into(build: Build, step: Step, former: Release | None) -> str:
-    """Measures the release of `build` and stores what came of it; answers why not, or an empty text.
+class NoRoom(FarrierError):
+    """There was too little memory beside what serves: another time there may be more."""
+
+
+def into(build: Build, step: Step, former: Release | None) -> list[str]:
+    """Measures the release of `build` and stores what came of it; answers what a person is to be warned of.
 
     `former` is the release that serves: a figure that differs from its own by no more than noise stays as it
     was, so that a plan changes when the app does.
     """
-    measured = build.release.measured
-    before = (former.measured.get("measurement") or None) if former else None
+    measured, options = build.release.measured, build.spec.measure
+    # The same release again, or another one, asked the same: else nothing of it is to stay.
+    known = former.measured if former else {}
+    before = known.get("measurement") if known.get("measured_by") == options.digest else None
+    # Once more after a lack of room, and no more than that.
+    once_more = not (measured.pop("measure_again", False) and measured.get("measured_by") == options.digest)
+    for key in ("not_measured", "measured_by"):
+        measured.pop(key, None)
     try:
         found = _rounded(_measurement(build))
     except FarrierError as error:
         why = str(error).removeprefix("measure: ")
+        if isinstance(error, NoRoom) and once_more:
+            measured["measure_again"] = True
         measured["not_measured"] = why
-        if before and former and _alike(measured, former.measured):
-            measured |= {key: former.measured[key] for key in ("measurement", "measured_at")}
-            why += f"; planned by what release {former.id} was measured with"
-        else:
-            why += "; planned by what the import showed"
+        why += _stands_on(measured, former)
         step.detail = f"not measured: {why}"
-        return why
+        return [f"could not be measured: {why}"]
     finally:
+        measured["measured_by"] = options.digest
         files.delete(build.scratch)
     measured["measurement"] = steadied(found, before) if before else found
     measured["measured_at"] = states.now()
-    step.detail = _in_short(measured["measurement"])
-    return ""
+    step.detail = in_short(measured["measurement"])
+    return [f"was measured by what says little of it: {one}" for one in elsewhere(found)]
+
+
+def _stands_on(measured: dict[str, Any], former: Release | None) -> str:
+    """What a plan stands on whose release could not be measured: it is taken over into `measured`."""
+    if measured.get("measurement"):
+        return f"; planned by what was measured at {measured.get('measured_at')}"
+    if former and former.measured.get("measurement") and _alike(measured, former.measured):
+        measured |= {key: former.measured[key] for key in ("measurement", "measured_at")}
+        return f"; planned by what release {former.id} was measured with"
+    return "; planned by what the import showed"
 
 
 def _measurement(build: Build) -> dict[str, Any]:
@@ -77,16 +101,13 @@ def _measurement(build: Build) -> dict[str, Any]:
     # The arbiter, two workers, and the one that measures.
     least = 2 * int(release.measured.get("app_memory", 0)) + 2 * room.LEAST
     if limit < least:
-        raise FarrierError(
-            f"{max(limit, 0) >> 20} MiB are free beside what serves, and it takes {least >> 20} MiB"
-        )
+        raise NoRoom(f"{max(limit, 0) >> 20} MiB are free beside what serves, and it takes {least >> 20} MiB")
     build.own(build.scratch)
     argv = [str(build.venv / "bin" / "farrier"), "measure", spec.app, "--json"]
-    # A quick app is measured in less: a deploy waits for it.
-    boots = BOOTS * float(release.measured.get("boot_seconds", 0))
-    seconds = min(spec.measure.seconds, math.ceil(ASKED_SECONDS + boots))
+    seconds = bound(spec.measure, float(release.measured.get("boot_seconds", 0)))
     argv += [f"--seconds={seconds}", f"--worker-class={build.class_now()}"]
-    argv += [word for one in spec.measure.requests for word in ("--request", one)]
+    argv += [f"--request={one}" for one in spec.measure.asked]
+    argv += [f"--header={one}" for one in spec.measure.headers]
     env = {**build.command_env(), "PYTHONDONTWRITEBYTECODE": "1", "FARRIER_APP": spec.name}
     try:
         text = room.trial(
@@ -95,10 +116,21 @@ def _measurement(build: Build) -> dict[str, Any]:
         )  # fmt: skip
     except FarrierError as error:
         if room.killed(str(error)):
-            raise FarrierError(f"it needed more than the {limit >> 20} MiB that are free", 1) from None
+            raise NoRoom(f"it needed more than the {limit >> 20} MiB that are free", 1) from None
         raise FarrierError(_own_words(str(error)), 1) from None
     found = _judged(text)
-    return found if spec.measure.requests != Measure.requests else front_page_only(found)
+    # It was told the class of the plan; whether a person chose that, only the spec says.
+    chosen = spec.settings.get("worker_class") or spec.workload.get("worker_class")
+    found["worker_class_chosen"] = bool(chosen)
+    return found if spec.measure.requests else front_page_only(found)
+
+
+def bound(options: Measure, boot_seconds: float) -> int:
+    """Seconds that a measurement may take: a person's, else less for an app that boots quickly. Pure.
+
+    A deploy waits for it.
+    """
+    return options.seconds or min(SECONDS, math.ceil(ASKED_SECONDS + BOOTS * boot_seconds))
 
 
 def _own_words(told: str) -> str:
@@ -108,38 +140,70 @@ def _own_words(told: str) -> str:
 
 
 def _judged(text: str) -> dict[str, Any]:
-    """The object that was printed, if the app answered. Raises FarrierError."""
-    try:
-        found = json.loads(text[text.index("{") :])
-    except ValueError:
-        raise FarrierError("it answered nothing that could be read", 1) from None
-    statuses = {
-        f"{one['method']} {one['path']}": int(one["status"] or 0) for one in found.get("requests") or ()
-    }
-    for request, status in statuses.items():
+    """The object that was printed, if the app answered. Raises FarrierError.
+
+    A redirect or an error page costs other than the page behind it: of those only what a process takes that
+    was asked at all is kept, and growth that was seen. That none was seen says nothing.
+    """
+    found = _printed(text)
+    for request, status in _statuses(found).items():
         if status >= 500:
             raise FarrierError(f"{request} answered {status}", 1)
-    if any(status >= 400 for status in statuses.values()):
-        # What a page costs that is not there says nothing of those that are.
-        found |= {"cpu_per_request": None, "wait_per_request": None}
-        missing = ", ".join(
-            f"{request} answered {status}" for request, status in statuses.items() if status >= 400
-        )
-        found["notes"] = [*(found.get("notes") or ()), f"{missing}: its time was left out"]
-    return dict(found)
+    if not found.get("app_memory"):
+        raise FarrierError("what a process takes could not be measured", 1)
+    strange = elsewhere(found)
+    if not strange:
+        return found
+    left_out = ("cpu_per_request", "wait_per_request", "request_memory", "shared", "shared_fraction")
+    notes = [f"{one}: its times and what it takes were left out" for one in strange]
+    return {
+        **found,
+        **dict.fromkeys(left_out),
+        "growth_per_1000": found.get("growth_per_1000") or None,
+        "notes": [*(found.get("notes") or ()), *notes],
+    }
+
+
+def _printed(text: str) -> dict[str, Any]:
+    """The last object in what was printed, whatever the app printed before it or after it."""
+    lines = text.splitlines()
+    for number in reversed(range(len(lines))):
+        if lines[number].startswith("{"):
+            with contextlib.suppress(ValueError):
+                found, _ = json.JSONDecoder().raw_decode("\n".join(lines[number:]))
+                if isinstance(found, dict) and "schema" in found:
+                    return found
+    raise FarrierError("it answered nothing that could be read", 1)
+
+
+def _statuses(found: Mapping[str, Any]) -> dict[str, int]:
+    """What each request was answered; 0: not at all."""
+    return {f"{one['method']} {one['path']}": int(one["status"] or 0) for one in found.get("requests") or ()}
+
+
+def elsewhere(found: Mapping[str, Any]) -> list[str]:
+    """``GET / answered 302`` of each request that was not answered by the page itself. Pure."""
+    answers = _statuses(found).items()
+    return [
+        f"{request} answered {status}" if status else f"{request} got no answer"
+        for request, status in answers
+        if not 200 <= status < 300
+    ]
 
 
 def front_page_only(found: Mapping[str, Any]) -> dict[str, Any]:
-    """`found` where nobody named a request: a front page that computes says nothing of the other pages.
+    """`found` where nobody named a request: a front page says little of the other pages. Pure.
 
-    They may wait for a database, and would wait for each other where a worker has few threads. Pure.
+    That it does not grow says nothing of theirs. If it computes, they may still wait for a database, and
+    would wait for each other where a worker has few threads.
     """
+    kept = {**found, "growth_per_1000": found.get("growth_per_1000") or None}
     cpu, wait = found.get("cpu_per_request"), found.get("wait_per_request")
     if found.get("interface") != "wsgi" or cpu is None or wait is None or wait >= WAITS_FROM * cpu:
-        return dict(found)
+        return kept
     note = "only GET / was asked, which computes: its times say nothing of the rest; name requests in measure"
     return {
-        **found,
+        **kept,
         "cpu_per_request": None,
         "wait_per_request": None,
         "notes": [*(found.get("notes") or ()), note],
@@ -149,10 +213,10 @@ def front_page_only(found: Mapping[str, Any]) -> dict[str, Any]:
 def steadied(found: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     """`found` with the former figure wherever the two differ by noise only, or there is no new one.
 
-    Of another worker class or other requests nothing is kept. Pure.
+    Of another worker class, other requests or other answers nothing is kept. Pure.
     """
     asked = [
-        [(one.get("method"), one.get("path")) for one in each.get("requests") or ()]
+        [(one.get("method"), one.get("path"), one.get("status")) for one in each.get("requests") or ()]
         for each in (found, before)
     ]
     if asked[0] != asked[1] or found.get("worker_class") != before.get("worker_class"):
@@ -218,8 +282,8 @@ def _alike(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
     return abs(one - other) <= ALIKE * max(one, other)
 
 
-def _in_short(found: Mapping[str, Any]) -> str:
-    """``62 MiB, 4 ms CPU and 50 ms waiting a request`` of what could be had."""
+def in_short(found: Mapping[str, Any]) -> str:
+    """``62 MiB, 4 ms CPU and 50 ms waiting a request`` of what could be had, and what is to be said of it."""
     words = [f"{int(found['app_memory']) >> 20} MiB"] if found.get("app_memory") else []
     times = [
         f"{float(found[key]) * 1000:.3g} ms {what}"
@@ -230,4 +294,12 @@ def _in_short(found: Mapping[str, Any]) -> str:
         words.append(f"{' and '.join(times)} a request")
     if found.get("preload_safe") is not None:
         words.append("safe to preload" if found["preload_safe"] else "not safe to preload")
-    return ", ".join(words)
+    return "; ".join([", ".join(words), *told(found)])
+
+
+def told(found: Mapping[str, Any]) -> list[str]:
+    """What keeps the app from being preloaded, the first of it, and the notes of its measurement. Pure."""
+    unsafe = [str(one) for one in found.get("preload_findings") or ()]
+    more = f" (and {len(unsafe) - FINDINGS} more)" if len(unsafe) > FINDINGS else ""
+    lines = [f"preloading: {', '.join(unsafe[:FINDINGS])}{more}"] if unsafe else []
+    return [*lines, *(str(one) for one in found.get("notes") or ())]

@@ -7,9 +7,11 @@ the host, and names every wrong value in a line of its own.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import ipaddress
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,8 +33,8 @@ ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 PYTHON_VERSION = re.compile(r"3\.\d{1,2}")
 WEBHOOK = re.compile(r"(https?://[^\s/?#]+([/?#]\S*)?)?", re.IGNORECASE)
-REQUEST = re.compile(r"[A-Z]+ /\S*( .+)?")
 HOST = re.compile(r"[A-Za-z0-9.-]+")
+SECRET_HEADER = re.compile(r"auth|cookie|token|key|secret|password", re.IGNORECASE)
 # Kernel: one environment string may hold 128 KiB (MAX_ARG_STRLEN).
 ENV_VALUE_LIMIT = 128 * 1024 - 1024
 
@@ -119,10 +121,29 @@ class Measure:
     """Whether a new release is measured before it serves, and how."""
 
     enabled: bool = True
-    requests: tuple[str, ...] = ("GET /",)
-    """What it is asked: a method and a path each."""
-    seconds: int = 20
-    """So long at most, the boots included."""
+    requests: tuple[str, ...] = ()
+    """What it is asked: a method, a path and perhaps a body each. Empty: nobody named any, so GET /."""
+    headers: tuple[str, ...] = ()
+    """``NAME: VALUE`` each, sent with every request."""
+    seconds: int | None = None
+    """So long at most, the boots included. None: nobody said, so 20, and less for an app that boots soon."""
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The requests that are sent."""
+        return self.requests or ("GET /",)
+
+    @property
+    def digest(self) -> str:
+        """Of all that makes another measurement."""
+        parts = [list(self.requests), list(self.headers), self.seconds]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    @property
+    def secrets(self) -> list[str]:
+        """Values of headers by which somebody gets in."""
+        pairs = [one.partition(":") for one in self.headers]
+        return [value.strip() for name, _, value in pairs if SECRET_HEADER.search(name)]
 
     def to_dict(self) -> dict[str, Any]:
         """What differs from the defaults."""
@@ -313,7 +334,8 @@ class _Reading:
     def wrong(self, key: str, allowed: str, value: object = ...) -> None:
         given = self.data.get(key) if value is ... else value
         # An environment value may be a secret: never repeat it.
-        shown = "a value" if key.startswith(("env.", "installer_env.", "notify.webhook")) else _shown(given)
+        secret = ("env.", "installer_env.", "notify.webhook", "measure.headers")
+        shown = "a value" if key.startswith(secret) else _shown(given)
         self.problems.append(f"{key}: given {shown}; allowed: {allowed}")
 
     def spec(self) -> Spec:
@@ -481,19 +503,27 @@ class _Reading:
         return Guard(**found)
 
     def measure(self) -> Measure:
-        found = self.parts("measure", ("enabled", "requests", "seconds"))
+        from ..measure.asking import Request, parse_header
+
+        found = self.parts("measure", ("enabled", "requests", "headers", "seconds"))
         if not isinstance(found.get("enabled", True), bool):
             self.wrong("measure.enabled", "true or false", found.pop("enabled"))
         seconds = found.get("seconds", 20)
         if isinstance(seconds, bool) or not isinstance(seconds, int) or not 2 <= seconds <= 600:
             self.wrong("measure.seconds", "a whole number from 2 to 600", found.pop("seconds"))
-        if "requests" in found:
-            given = found.pop("requests")
-            listed = isinstance(given, list | tuple) and all(isinstance(one, str) for one in given)
-            if listed and given and all(REQUEST.fullmatch(one) for one in given):
-                found["requests"] = tuple(given)
-            else:
-                self.wrong("measure.requests", 'a list of requests such as "GET /"', given)
+        forms: tuple[tuple[str, Callable[[str], object], str], ...] = (
+            ("requests", Request.parse, 'requests: METHOD /PATH [BODY], such as "GET /"'),
+            ("headers", parse_header, 'NAME: VALUE, such as "Host: shop.example"'),
+        )
+        for name, parse, form in forms:
+            given = found.pop(name, [])
+            if not isinstance(given, list | tuple):
+                self.wrong(f"measure.{name}", f"a list of {form}", given)
+                continue
+            for one in given:
+                if not _is_of(parse, one):
+                    self.wrong(f"measure.{name}", f"a list of {form}", one)
+            found[name] = tuple(given)
         return Measure(**found)
 
     def notify(self) -> Notify:
@@ -616,6 +646,14 @@ class _Reading:
         except (SizingError, TypeError) as error:
             self.problems.append(f"workload: {error}")
         return given
+
+
+def _is_of(parse: Callable[[str], object], text: object) -> bool:
+    """Whether ``farrier measure`` takes it; a NUL goes on no command line."""
+    try:
+        return isinstance(text, str) and "\0" not in text and parse(text) is not None
+    except FarrierError:
+        return False
 
 
 def env_value_problem(text: str) -> str | None:

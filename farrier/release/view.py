@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FarrierError
-from . import account, envfile, install, python, runtime, sized, source, systemd, units
+from . import account, envfile, install, older, python, runtime, sized, source, systemd, units
 from . import state as states
 from .layout import Layout
 from .python import Python
@@ -110,7 +110,8 @@ class View:
         paths = list(release.measured.get("paths", [])) if release else list(self.spec.pythonpath)
         release_id = release.id if release else "RELEASE"
         env = units.environment(self.spec, self.layout, colour, plan, release_id, given, paths)
-        wanted = units.everything(self.spec, self.layout, colour, plan, env, found.gid if found else 0)
+        gid, runtime = found.gid if found else 0, release.runtime if release else ""
+        wanted = units.everything(self.spec, self.layout, colour, plan, env, gid, runtime)
         return wanted, plan, env
 
     def refuse_interface(self, interface: str) -> None:
@@ -188,12 +189,17 @@ class View:
 
 
 def unmeasured(spec: Spec, release: Release) -> bool:
-    """Whether this release is to be measured and has not been yet.
+    """Whether this release is to be measured and has not been yet, or was asked something else then.
 
-    Not under a strategy that only reloads: what comes of it might need more than that.
+    Once more as well where there was no room. Not under a strategy that only reloads: what comes of it might
+    need more than that. Not one whose runtime is older than ``farrier measure``.
     """
     chosen = spec.measure.enabled and spec.settings.get("strategy") != "reload"
-    return chosen and "measure" not in release.done
+    if not chosen or older.reads_less(release.runtime):
+        return False
+    then = release.measured.get("measured_by", spec.measure.digest)
+    again = release.measured.get("measure_again") or then != spec.measure.digest
+    return bool(again) or "measure" not in release.done
 
 
 def look(spec: Spec, layout: Layout, check: bool = False, known: str = "") -> View:

@@ -284,12 +284,18 @@ options:
         type: bool
       requests:
         description:
-          - What it is asked, a method and a path each, by default V(GET /).
+          - What it is asked, such as V(GET /products) or V(POST /cart {"id": 1}), by default V(GET /).
+        type: list
+        elements: str
+      headers:
+        description:
+          - 'What is sent with each request, such as C(Host: shop.example) for an app that serves its own
+            hosts only.'
         type: list
         elements: str
       seconds:
         description:
-          - Seconds that it may take, by default 20.
+          - Seconds that it may take, by default 20, and less for an app that boots quickly.
         type: int
   guard:
     description:

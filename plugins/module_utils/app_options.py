@@ -81,6 +81,7 @@ APP_OPTIONS = {
         "options": {
             "enabled": {"type": "bool"},
             "requests": {"type": "list", "elements": "str"},
+            "headers": {"type": "list", "elements": "str", "no_log": True},
             "seconds": {"type": "int"},
         },
     },

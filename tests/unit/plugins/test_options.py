@@ -198,7 +198,7 @@ def test_where_it_listens_is_read_by_farrier_itself(app: Path) -> None:
         ),
         (
             {"measure": {"requests": ["index"]}},
-            "gunicorn_app_measure.requests: given ['index']; allowed: a list of requests such as",
+            "gunicorn_app_measure.requests: given 'index'; allowed: a list of requests: METHOD /PATH",
         ),
         ({"weight": 0}, "gunicorn_app_weight: given 0; allowed: a whole number from 1 to 1000"),
         (

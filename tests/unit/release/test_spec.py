@@ -55,11 +55,19 @@ WRONG: list[tuple[str, Any, str]] = [
     ("guard", {"restarts": True}, "guard.restarts: given True; allowed: a whole number from 1 to 1000"),
     ("guard", 30, "guard: given 30; allowed: an object"),
     ("weight", 0, "weight: given 0; allowed: a whole number from 1 to 1000"),
-    ("measure", {"second": 3}, "measure.second: no such key; allowed: enabled, requests, seconds"),
+    ("measure", {"second": 3}, "measure.second: no such key; allowed: enabled, requests, headers, seconds"),
     ("measure", {"enabled": 1}, "measure.enabled: given 1; allowed: true or false"),
     ("measure", {"seconds": 0}, "measure.seconds: given 0; allowed: a whole number from 2 to 600"),
     ("measure", {"requests": "GET /"}, "measure.requests: given 'GET /'; allowed: a list of requests"),
-    ("measure", {"requests": ["/"]}, "measure.requests: given ['/']; allowed: a list of requests"),
+    ("measure", {"requests": ["/"]}, "measure.requests: given '/'; allowed: a list of requests: METHOD"),
+    # What farrier measure would not take, either.
+    ("measure", {"requests": ["GET /ä"]}, "measure.requests: given 'GET /ä'; allowed"),
+    ("measure", {"requests": ["CONNECT /"]}, "measure.requests: given 'CONNECT /'; allowed"),
+    ("measure", {"requests": ["GET /a\x01"]}, "measure.requests: given"),
+    ("measure", {"requests": ["POST / a\0b"]}, "measure.requests: given"),
+    ("measure", {"headers": "Host: shop"}, "measure.headers: given a value; allowed: a list of NAME: VALUE"),
+    ("measure", {"headers": ["shop"]}, "measure.headers: given a value; allowed: a list of NAME: VALUE"),
+    ("measure", {"headers": ["Host: a\r\nX: b"]}, "measure.headers: given a value; allowed"),
     ("measure", False, "measure: given False; allowed: an object"),
     ("notify", {"slack": "x"}, "notify.slack: no such key; allowed: webhook, command"),
     ("notify", {"webhook": "hooks.example.org"}, "notify.webhook: given a value; allowed: an http or https"),
@@ -140,3 +148,19 @@ def test_guard_and_notify_come_back_as_they_were_given() -> None:
         {**kept, "guard": {**guard, "seconds": 6}, "who": "somebody", "retry_bad": True}
     )
     assert other.differs(kept) == ["guard"]
+
+
+def test_a_measurement_asks_what_farrier_measure_takes() -> None:
+    given = {"requests": ["GET  /two  spaces"], "headers": ["Host: shop.example", "Authorization: Basic abc"]}
+    spec = Spec.from_mapping({**GOOD, "measure": given})
+    assert spec.measure.to_dict() == given == Spec.from_mapping(spec.to_dict()).measure.to_dict()
+    assert spec.measure.secrets == ["Basic abc"]
+    plain = Spec.from_mapping(GOOD).measure
+    assert (plain.asked, plain.requests, plain.to_dict()) == (("GET /",), (), {})
+    # Which requests, headers and bound: another digest is another measurement.
+    digests = {
+        Spec.from_mapping({**GOOD, "measure": one}).measure.digest
+        for one in ({}, given, {**given, "seconds": 20}, {"requests": ["GET /"]})
+    }
+    assert len(digests) == 4
+    assert Spec.from_mapping({**GOOD, "measure": {"enabled": True}}).measure.digest == plain.digest
