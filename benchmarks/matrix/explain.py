@@ -25,17 +25,20 @@ class Cause:
     at: float
     """Seconds of the run."""
     kind: str
-    """refused, oom, timeout, boot, unanswered, broken, slow, short or nothing."""
+    """refused, oom, timeout, boot, unanswered, broken, slow, short, unmeasured or nothing."""
     what: str
     why: str
     change: str
 
 
 def first_failed(results: Sequence[Result]) -> Result | None:
-    """Of one tier's runs of one app, the one that a site would meet first; None where all hold."""
+    """Of one tier's runs of one app, the one that a site would meet first; None where all hold.
+
+    One that was not measured only where no other failed.
+    """
     bad = [one for one in results if not one["holds"]]
     order = [name for name in ORDER if name != "oom"] + ["oom"]
-    return min(bad, key=lambda one: order.index(one["scenario"]), default=None)
+    return min(bad, key=lambda one: (bool(one.get("broken")), order.index(one["scenario"])), default=None)
 
 
 def moment(result: Result, at: float) -> dict[str, float]:
@@ -67,9 +70,17 @@ def largest(result: Result) -> float:
 def explain(result: Result) -> Cause:
     """The first thing that went wrong in a run, or that nothing did."""
     found = [*refused(result), *kills(result), *endings(result), *requests(result), *judged(result)]
+    if line := result.get("broken"):
+        # Kills that were seen until it broke off say more than the error that they led to.
+        late = f"It was not measured to its end: {line}."
+        found = [*kills(result), Cause(1e9, "unmeasured", late, "", "Measure it again: --only names it.")]
     if result["holds"] and result["scenario"] != "oom":
         return Cause(0.0, "nothing", "Nothing failed.", "", "")
-    return min(found, key=lambda one: one.at, default=Cause(0.0, "nothing", "Nothing failed.", "", ""))
+    # Its verdict says that it falls short: then there is a reason, if none that these rules know.
+    other = Cause(0.0, "short", "It is not as it should be.", "", "Look at the raw log of the run.")
+    if result["holds"]:
+        other = Cause(0.0, "nothing", "Nothing failed.", "", "")
+    return min(found, key=lambda one: one.at, default=other)
 
 
 # --- the rules ------------------------------------------------------------------------------------------
@@ -238,7 +249,12 @@ def judged(result: Result) -> list[Cause]:
     if scenario == "oom" and not result["holds"]:
         if not result["serves"]:
             return [Cause(late, "short", "The site did not come back.", "", change_for_memory(result))]
-        if not result["told"] and result["kills"]:
+        if len(result["kills"]) < len(result["hogs"]):
+            text = (
+                f"{len(result['kills'])} kills were seen for {len(result['hogs'])} requests for all memory."
+            )
+            return [Cause(late, "short", text, "The scenario did not happen as it should.", "")]
+        if not result["told"]:
             return [Cause(late, "short", "The kill was told nowhere in the server's own log.", "", "")]
     return []
 

@@ -84,13 +84,14 @@ def write(results: Sequence[Result], out: Path, store: Store, quick: bool) -> st
     (out / "runs.csv").write_text(as_csv([row(one) for one in results]))
     with gzip.GzipFile(out / "runs.json.gz", "wb", mtime=0) as file:
         file.write(json.dumps(list(results), sort_keys=True).encode())
+    # What was measured first: whatever happens to the drawing, the data is there.
+    logs(out / "logs", store, {one["run"] for one in results})
+    found = figures.figures(results, quick)
+    (out / "summary.json").write_text(json.dumps(found, indent=2) + "\n")
     drawn = plots.by_tier(table)
     (out / "plots").mkdir(exist_ok=True)
     for name, text in drawn.items():
         (out / "plots" / f"{name}.svg").write_text(standalone(text))
-    logs(out / "logs", store, {one["run"] for one in results})
-    found = figures.figures(results, quick)
-    (out / "summary.json").write_text(json.dumps(found, indent=2) + "\n")
     (out / "index.html").write_text(page(table, results, found, drawn, quick))
     return "\n".join([summary.line(one) for one in found] + [f"the page: {out / 'index.html'}"])
 
@@ -125,7 +126,7 @@ def row(one: Result) -> dict[str, Any]:
         "memory_most_mib": max(one["samples"]["firm"], default=None), "workers": server.get("workers"),
         "threads": server.get("threads"), "worker_class": server.get("worker_class"),
         "preload": server.get("preload_app"), "generator_cpu": asked.get("generator_cpu"),
-        "took_s": one["took"],
+        "took_s": one["took"], "broken": one.get("broken", ""), "machine": one.get("machine", ""),
         "date": one["date"], "version": one["version"], "digest": one["digest"],
     }  # fmt: skip
 
@@ -184,11 +185,16 @@ def headline(table: Table, results: Sequence[Result]) -> str:
     words = []
     for who, label in (("farrier", "Farrier"), ("gunicorn", "Gunicorn as usually configured")):
         done = [one for tier in TIERS if (one := table.get(tier, "heavy", who, "load"))]
+        done = [one for one in done if one["requests"] and one["requests"]["sent"]]
         late = [one for one in done if one["requests"]["timeouts"] or one["requests"]["worker_timeouts"]]
+        lost = [one for one in done if one["requests"]["failed"]]
+        silent = [one for one in done if not one["requests"]["ok"]]
         killed = [one for one in done if one["kills"]]
         if not done:
             continue
         text = f"{label}: timeouts at {len(late)} of {len(done)} tiers"
+        text += f", failed requests at {len(lost)}" if lost else ""
+        text += f", no answer at all at {len(silent)}" if silent else ""
         if killed:
             sizes = ", ".join(f"{one['memory'] // MIB} MB" for one in killed)
             text += f", OOM kills under the promised load at {sizes}"
@@ -212,6 +218,8 @@ def mark(text: str, good: bool | None) -> str:
 def timeout_cell(one: Result | None) -> str:
     """Timeouts in percent, and what else failed."""
     share = figures.timeouts(one)
+    if one is not None and one.get("broken"):
+        return mark("not measured", False)
     if one is None or share is None:
         return ""
     asked = one["requests"]
@@ -252,8 +260,10 @@ def timeouts_table(table: Table) -> str:
 def start_cell(one: Result | None) -> str:
     if one is None:
         return ""
-    if one["median"] is None:
-        return mark("never", False)
+    if one.get("broken"):
+        return mark("not measured", False)
+    if one["median"] is None or one["never"]:
+        return mark("never" if one["median"] is None else "not each time", False)
     boot = f" (boot {one['boot']:.1f})" if one["boot"] else ""
     return f"{one['median']:.1f} s{boot}"
 
@@ -313,6 +323,8 @@ def matrix(table: Table) -> str:
 def scenario_cell(one: Result | None) -> str:
     if one is None:
         return ""
+    if one.get("broken") or (one["scenario"] != "startup" and not one["requests"]):
+        return mark("not measured", False)
     if one["scenario"] == "startup":
         text = f"{one['median']:.1f} s" if one["median"] is not None else "never"
     else:
@@ -330,18 +342,29 @@ def tier_section(table: Table, tier: Tier) -> str:
         for who in ("farrier", "gunicorn"):
             done = table.of(tier, app, who)
             if done:
-                parts.append(side(done, app, who))
+                parts.append(guarded_side(done, app, who))
     return "\n".join([*parts, "</section>"])
+
+
+def guarded_side(done: Sequence[Result], app: str, who: str) -> str:
+    """One that cannot be told must not take the others with it: hours of measuring are in them."""
+    try:
+        return side(done, app, who)
+    except Exception as error:  # noqa: BLE001
+        line = html.escape(f"{who}, {APP_LABELS[app]}: cannot be told ({type(error).__name__}: {error})")
+        return f"<div class='cause'><p>{mark(line, False)}</p></div>"
 
 
 def side(done: Sequence[Result], app: str, who: str) -> str:
     """One app on one tier: its plan, its verdict, and the first failure with its timeline."""
-    one = done[0]
+    one = next((run for run in done if run["server"]), done[0])
     bad = explain.first_failed(done)
     label = f"{who}, {APP_LABELS[app]}"
     lines = [f"<p><b>{label}</b>: {html.escape(explain.plan_line(one))}.</p>"]
     if verdict := explain.verdict_line(one):
         lines.append(f"<p class='soft'>{html.escape(verdict)}.</p>")
+    if earlier := sorted({run["digest"] for run in done if run.get("earlier")}):
+        lines.append(f"<p class='soft'>Measured with an earlier farrier ({', '.join(earlier)}).</p>")
     if bad is None:
         names = ", ".join(run["scenario"] for run in done)
         text = f"<div class='fine'>{''.join(lines)}<p>As it should be: {names}.</p></div>"
@@ -379,8 +402,10 @@ def asked_table(found: Sequence[dict[str, Any]]) -> str:
             continue
         spread = f"{one['interval'][0]:g} … {one['interval'][1]:g}" if one["interval"] else ""
         words = {True: mark("holds", True), False: mark("falls short", False)}
+        value = one["value"]
+        shown = value if isinstance(value, str) else f"{value:g} {one['unit']}"
         rows.append(
-            (html.escape(one["figure"]), f"{one['value']:g} {one['unit']}", spread, html.escape(one["bound"]),
+            (html.escape(one["figure"]), shown, spread, html.escape(one["bound"]),
              words.get(one["holds"], ""))
         )  # fmt: skip
     return grid(("figure", "value", "least … most", "asked", ""), rows)
@@ -393,10 +418,11 @@ def footer(results: Sequence[Result], quick: bool) -> str:
     digests = sorted({one["digest"] for one in results if one["who"] == "farrier"})
     if len(digests) > 1:
         versions += f" (not one and the same: {', '.join(digests)}; runs.csv says which run had which)"
+    machines = "; ".join(sorted({one.get("machine", "a machine not recorded") for one in results}))
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     return (
         f"<p class='soft'>{len(results)} runs by <code>{command}</code>, {when}, "
-        f"on {html.escape(summary.machine())}; "
+        f"on {html.escape(machines)}; "
         f"farrier {html.escape(versions)}. Rows: runs.csv, all data: runs.json.gz, "
         "figures: summary.json.</p>"
     )

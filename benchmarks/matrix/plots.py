@@ -13,7 +13,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from benchmarks.matrix.figures import Table, timeouts
+from benchmarks.matrix.figures import Table
 from benchmarks.matrix.tiers import PUBLISHED, TIERS
 
 #: Stands for the page's own colour of text until the SVG is written.
@@ -55,7 +55,7 @@ def dress(axes: Axes, title: str = "") -> None:
 def by_tier(table: Table) -> dict[str, str]:
     """Four plots: timeouts, start, answers, memory."""
     rows: tuple[tuple[str, str, str, Value, str, bool], ...] = (
-        ("timeouts", "load", "timeouts at the promised load, %", timeouts, "default", False),
+        ("timeouts", "load", "timed out or failed at the promised load, %", failed, "default", False),
         ("startup", "startup", "start to first answer, s", lambda one: one["median"], "startup", True),
         ("latency", "load", "answers at the promised load, p99 in s", p99, "answers", True),
         ("memory", "load", "memory in use at most, % of the tier", memory, "", False),
@@ -63,8 +63,15 @@ def by_tier(table: Table) -> dict[str, str]:
     return {name: line_plot(table, name, *row) for name, *row in rows}
 
 
+def failed(result: dict[str, Any]) -> float | None:
+    """Percent of the requests: those that were refused have not timed out, and nobody had an answer."""
+    asked = result["requests"]
+    return 100 * float(asked["failed_share"]) if asked and asked["sent"] else None
+
+
 def p99(result: dict[str, Any]) -> float | None:
-    return result["requests"]["p99"] or None
+    asked = result["requests"]
+    return (asked["p99"] or None) if asked else None
 
 
 def memory(result: dict[str, Any]) -> float | None:
@@ -97,7 +104,8 @@ def line_plot(
         axes.set_ylim(bottom=0)
     axes.set_xticks(list(at), [tier.label for tier in TIERS])
     dress(axes, title)
-    axes.legend(fontsize=7, frameon=False, labelcolor=INK)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=7, frameon=False, labelcolor=INK)
     figure.tight_layout()
     return as_svg(figure, name)
 

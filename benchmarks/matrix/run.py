@@ -16,6 +16,7 @@ import os
 import queue
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -28,11 +29,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.matrix import image, scenarios, tiers  # noqa: E402 - the checkout is put on the path first
+from benchmarks.matrix import image, scenarios, tally, tiers  # noqa: E402 - the checkout is put on the path first
 from benchmarks.matrix.progress import Progress  # noqa: E402
 from benchmarks.matrix.store import Store  # noqa: E402
-from benchmarks.matrix.target import Target  # noqa: E402
-from benchmarks.matrix.tiers import Run, Shape  # noqa: E402
+from benchmarks.matrix.target import Target, pack  # noqa: E402
+from benchmarks.matrix.tiers import SETUP, Run, Shape  # noqa: E402
 from benchmarks.matrix.watch import KernelLog  # noqa: E402
 from farrier.release import runtime  # noqa: E402
 from lab import checkout, engine  # noqa: E402
@@ -70,34 +71,76 @@ def main() -> int:
     work = checkout.cache_dir() / "bench-matrix" / checkout.identity() / ("quick" if quick else "full")
     committed = ROOT / "benchmarks/results/matrix"
     store = Store(work, None if quick else committed)
-    left = [run for run in wanted if options.again or quick or store.read(run, options.keep) is None]
+    left = [run for run in wanted if options.again or quick or not store.done(run, options.keep)]
     if options.list:
         for run in wanted:
             print(f"{run.name:36} {'left' if run in left else 'done'}")
         return 0
-    whole = True
+    played = 0
     if not options.page and left:
         if not options.keep and (stale := store.stale(wanted)):
             print(f"{len(stale)} runs were made with another farrier and are measured anew")
-        if len(os.sched_getaffinity(0)) < 2:
-            print("this machine has one CPU: hosts of 4 and 8 GB need two", file=sys.stderr)
+        if lack := lacking(left):
+            print(f"farrier bench matrix: {lack}", file=sys.stderr)
             return 1
         try:
-            whole = Bench(store, tiers.QUICK if quick else tiers.FULL, options.minutes * 60).run(left)
+            bench = Bench(store, tiers.QUICK if quick else tiers.FULL, options.minutes * 60)
+            bench.run(left)
+            played = len(bench.played)
         except LabError as error:
             print(f"farrier bench matrix: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("\nstopped: what is done is kept, the same command goes on", file=sys.stderr)
             return 130
+    publish(store, options, quick, played)
+    return verdict(store, wanted, options.keep)
+
+
+def lacking(left: Sequence[Run]) -> str:
+    """What this machine lacks for these runs, in a line; empty where it lacks nothing."""
+    if len(os.sched_getaffinity(0)) < 2:
+        return "this machine has one CPU: hosts of 4 and 8 GB need two"
+    # The largest host fills its memory on purpose, the pairs up to 2 GB each: the machine must bear it.
+    most = max(run.tier.memory_mib for run in left)
+    need = max(2 * min(most, 2048), most) + 512
+    text = Path("/proc/meminfo").read_text().partition("MemAvailable:")[2]
+    free = int(text.split()[0]) // 1024
+    return "" if free >= need else f"{free} MiB of memory are available; these runs need {need} MiB"
+
+
+def publish(store: Store, options: argparse.Namespace, quick: bool, played: int) -> None:
+    """The page of all runs that are valid now, whichever of them were asked for."""
     from benchmarks.matrix import page
 
+    committed = ROOT / "benchmarks/results/matrix"
     results = [found for run in tiers.every() if (found := store.read(run, options.keep)) is not None]
-    out = options.out or (work / "page" if quick else committed)
+    out = options.out or (store.folder / "page" if quick else committed)
+    if out == committed:
+        stale = store.stale(tiers.every())
+        if stale and not options.keep and not played:
+            print(f"{len(stale)} runs were made with another farrier: {shown(out)} stays as it is")
+            print("(--keep shows them, marked; without --page they are measured anew)")
+            return
+        if store.foreign and len(results) < store.committed:
+            out = store.folder / "page"
+            print(f"{shown(committed)} has {store.foreign} runs of another machine and stays as it is")
     print(page.write(results, out, store, quick))
-    if not whole:
-        print("not all of it is done: run the same command again to go on")
-    return 0 if whole else 1
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def verdict(store: Store, wanted: Sequence[Run], keep: bool) -> int:
+    """The exit status, by what the store has: 0 where each run that was asked for was measured."""
+    left = [run.name for run in wanted if not store.done(run, keep)]
+    bad = [run.name for run in wanted if (one := store.read(run, keep)) and one.get("broken")]
+    if bad:
+        print(f"not measured, {store.folder / 'errors.log'} says why: {', '.join(bad)}")
+    if left:
+        print(f"{len(left)} runs are left: run the same command again to go on")
+    return 1 if left or bad else 0
 
 
 class Bench:
@@ -107,13 +150,13 @@ class Bench:
         self.store, self.shape, self.seconds = store, shape, seconds
         self.began = time.monotonic()
         self.stopping = threading.Event()
-        self.failed: list[str] = []
-        self.skipped = 0
+        self.played: set[str] = set()
+        """Runs of which there is a result, be it that they broke."""
         self.open: list[Target] = []
         self.lock = threading.Lock()
 
-    def run(self, left: Sequence[Run]) -> bool:
-        """Measure what is left, as far as the time allows; whether all of it was."""
+    def run(self, left: Sequence[Run]) -> None:
+        """Measure what is left, as far as the time allows."""
         # A TERM is like Ctrl-C: every host goes away with us.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         self.docker = engine.ensure()
@@ -123,7 +166,11 @@ class Bench:
         self.log = KernelLog()
         self.log.start()
         plan = self.schedule(list(left))
-        with Progress(sum(cost for *_, cost in plan), len(left)) as self.progress:
+        with (
+            tempfile.TemporaryDirectory(prefix="farrier-matrix-") as folder,
+            Progress(sum(cost for *_, cost in plan), len(left)) as self.progress,
+        ):
+            Target.packed = self.packed(Path(folder))
             if self.log.why_not:
                 self.progress.say(self.log.why_not)
             try:
@@ -134,13 +181,22 @@ class Bench:
                 self.log.end()
                 for target in list(self.open):
                     target.host.remove()
-        return not self.failed and not self.skipped
+
+    def packed(self, folder: Path) -> Path:
+        """farrier as all hosts get it, and the digest of the very files that were packed."""
+        while True:
+            self.store.stamp()
+            before = dict(self.store.digests)
+            wheel = pack(folder)
+            self.store.stamp()
+            if self.store.digests == before:
+                return wheel
 
     def schedule(self, left: list[Run]) -> list[Part]:
         """Hosts of one CPU two at a time, those of two one at a time, sustained last."""
         found = []
         for job in tiers.jobs(left):
-            cost = tiers.SETUP[job[0].who] + sum(tiers.estimate(run, self.shape) for run in job)
+            cost = SETUP[job[0].who] + sum(tiers.estimate(run, self.shape) for run in job)
             one = job[0].tier.cpus == 1
             found.append(("pair" if one else "alone", job, cost / 2 if one else cost))
         for group in tiers.groups(left):
@@ -181,27 +237,93 @@ class Bench:
                 runs, cost = waiting.get_nowait()
             except queue.Empty:
                 return
-            if time.monotonic() - self.began + cost > self.seconds:
-                self.skipped += len(runs)
+            first = SETUP[runs[0].who] + tiers.estimate(runs[0], self.shape)
+            if not self.fits(cost if method == self.group else first):
                 self.progress.skip(len(runs), cost)
                 continue
             try:
-                method(runs, cores)
-            except Exception as error:  # noqa: BLE001 - one host that fails must not end the others
-                if not self.stopping.is_set():
-                    self.failed += [run.name for run in runs]
-                    self.progress.say(f"{runs[0].name}: {type(error).__name__}: {error}")
-                    (self.store.folder / "errors.log").open("a").write(traceback.format_exc())
+                method(list(runs), cores)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - one that fails must not end the others
+                for run in runs:
+                    if run.name not in self.played:
+                        self.broken(run, error)
             self.progress.spent(cost)
 
-    def job(self, runs: list[Run], cores: str) -> None:
-        """One host and its scenarios, one after the other."""
-        first = runs[0]
-        with self.host(first, cores, leak=False) as target:
-            for run in runs:
-                if self.stopping.is_set():
-                    return
-                self.play(run, target)
+    def fits(self, seconds: float) -> bool:
+        """Whether what takes so long may still begin."""
+        return time.monotonic() - self.began + seconds <= self.seconds
+
+    def job(self, left: list[Run], cores: str) -> None:
+        """A host and its scenarios, one after the other; after one that broke the next has a new host."""
+        refused = hosts = 0
+        while left and not self.stopping.is_set():
+            if not self.fits(SETUP[left[0].who] + tiers.estimate(left[0], self.shape)):
+                self.progress.skip(len(left), 0)
+                return
+            hosts += 1
+            target = self.host(left[0], cores, leak=False)
+            try:
+                target.__enter__()
+            except Exception as error:  # noqa: BLE001 - the next scenario may find a host that comes up
+                refused += 1
+                lost = left[:1] if refused < 2 else list(left)
+                del left[: len(lost)]
+                for run in lost:
+                    self.broken(run, error)
+                continue
+            try:
+                self.on_one_host(left, target, last=hosts > 6)
+            finally:
+                self.leave(target)
+
+    def on_one_host(self, left: list[Run], target: Target, last: bool) -> None:
+        """Play from the front of `left` until the host is not fit for the next. last: there is no other."""
+        first = True
+        while left and not self.stopping.is_set():
+            run = left[0]
+            if not self.fits(tiers.estimate(run, self.shape)):
+                self.progress.skip(len(left), 0)
+                left.clear()
+                return
+            deployed = run.ours and not target.went.get("failed")
+            # What one scenario left behind is not the next one's: it begins with a site that serves.
+            if not first and deployed and not last and not scenarios.wait_until_it_serves(target, 20):
+                self.progress.say(f"{run.name}: the site does not serve any more, a new host")
+                return
+            del left[0]
+            first = False
+            if not self.play(run, target):
+                return
+
+    def leave(self, target: Target) -> None:
+        try:
+            target.__exit__()
+        except Exception as error:  # noqa: BLE001 - what was measured on it counts
+            self.note(target.host.name, error)
+
+    def note(self, name: str, error: BaseException) -> None:
+        """An error in a line for the person, and with its trace in errors.log."""
+        self.progress.say(f"{name}: {type(error).__name__}: {error}")
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        with self.lock, (self.store.folder / "errors.log").open("a") as file:
+            file.write(f"== {time.strftime('%F %T')} {name}\n{text}")
+
+    def broken(self, run: Run, error: BaseException) -> None:
+        """A run without a measurement is a result too: it is shown, and falls short."""
+        if self.stopping.is_set():
+            return
+        self.note(run.name, error)
+        seen = error if isinstance(error, scenarios.Unfinished) else None
+        line = " ".join(str(error).split())[:300] if seen else f"{type(error).__name__}: {error}"
+        result = seen.result if seen else tally.broken(run, " ".join(line.split())[:300])
+        self.keep(run, result, seen.log if seen else line)
+
+    def keep(self, run: Run, result: dict[str, Any], log: str) -> None:
+        took = round(time.time() - result["began"], 1)
+        result = result | {"took": took, "date": time.strftime("%F"), "version": self.version}
+        self.store.write(run, result, log)
+        self.played.add(run.name)
+        self.progress.done(f"{run.name}: {outcome(result)}")
 
     def group(self, runs: list[Run], cores: str) -> None:
         """Sustained runs side by side on hosts of their own."""
@@ -212,7 +334,7 @@ class Bench:
                 enter = [pool.submit(self.entered, stack, run) for run in runs]
             targets = [one.result() for one in enter]
             threads = [
-                threading.Thread(target=self.guarded, args=(run, target), daemon=True)
+                threading.Thread(target=self.play, args=(run, target), daemon=True)
                 for run, target in zip(runs, targets, strict=True)
                 if target is not None
             ]
@@ -221,47 +343,55 @@ class Bench:
             for thread in threads:
                 while thread.is_alive() and not self.stopping.is_set():
                     thread.join(0.5)
+        for run in runs:
+            if run.name not in self.played:
+                self.broken(run, LabError("it ended without a result"))
 
     def entered(self, stack: ExitStack, run: Run) -> Target | None:
-        """A host of a group; None, and the run counts as failed, where it does not come up."""
+        """A host of a group; None, and the run is broken, where it does not come up."""
         if self.stopping.is_set():
             return None
         try:
             target = self.host(run, "", leak=True)
             target.__enter__()
         except Exception as error:  # noqa: BLE001 - the others go on
-            if not self.stopping.is_set():
-                self.failed.append(run.name)
-                self.progress.say(f"{run.name}: {type(error).__name__}: {error}")
+            self.broken(run, error)
             return None
         with self.lock:
             stack.push(target)
         return target
 
-    def guarded(self, run: Run, target: Target) -> None:
-        try:
-            self.play(run, target)
-        except Exception as error:  # noqa: BLE001
-            if not self.stopping.is_set():
-                self.failed.append(run.name)
-                self.progress.say(f"{run.name}: {type(error).__name__}: {error}")
-
     def host(self, run: Run, cores: str, leak: bool) -> Target:
         return Tracked(self, self.docker, self.image, run.tier, run.app, run.who, cores, leak)
 
-    def play(self, run: Run, target: Target) -> None:
-        with self.progress.doing(run.name):
-            began = time.time()
-            result, log = scenarios.play(run, target, self.log, self.shape)
-        took = round(time.time() - began, 1)
-        result |= {"took": took, "date": time.strftime("%F"), "version": self.version}
-        if target.went.get("steps") and run.scenario in ("startup", "sustained"):
-            result["deployed"] = {
-                "seconds": round(target.went["ended"] - target.went["asked"], 2),
-                "steps": {one["name"]: one["seconds"] for one in target.went["steps"]},
-            }
-        self.store.write(run, result, log)
-        self.progress.done(f"{run.name}: {outcome(result)}")
+    def play(self, run: Run, target: Target) -> bool:
+        """Measure and keep one run; whether the host is fit for another."""
+        # Whatever hangs on a host ends with it, and the run counts as broken.
+        watchdog = threading.Timer(2 * tiers.estimate(run, self.shape) + 400, self.over, (run, target))
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            with self.progress.doing(run.name):
+                result, log = scenarios.play(run, target, self.log, self.shape)
+            if target.went.get("steps") and run.scenario in ("startup", "sustained"):
+                result["deployed"] = {
+                    "seconds": round(target.went["ended"] - target.went["asked"], 2),
+                    "steps": {one["name"]: one["seconds"] for one in target.went["steps"]},
+                }
+            if self.stopping.is_set():
+                return False
+            self.keep(run, result, log)
+            return target.alive()
+        except Exception as error:  # noqa: BLE001 - the host's other scenarios go on, on another host
+            if run.name not in self.played:
+                self.broken(run, error)
+            return False
+        finally:
+            watchdog.cancel()
+
+    def over(self, run: Run, target: Target) -> None:
+        self.progress.say(f"{run.name}: far over its time, its host goes away")
+        target.host.remove()
 
 
 class Tracked(Target):
@@ -293,23 +423,32 @@ class Tracked(Target):
 
 
 def phases(plan: list[Part]) -> list[list[Lane]]:
-    """One list of lanes a phase: (kind, its items, cores). Lanes of a phase take from the same items."""
-    items: dict[str, list[Item]] = {"pair": [], "alone": [], "group": []}
+    """One list of lanes a phase: (kind, its items, cores). Lanes of a phase take from the same items.
+
+    Small tiers first, with their sustained runs; then 4 and 8 GB with theirs; Gunicorn's sustained runs last.
+    """
+    items: dict[str, list[Item]] = {"pair": [], "alone": []}
+    groups: dict[tuple[bool, bool], list[Item]] = {}
     for kind, runs, cost in plan:
-        items[kind].append((runs, cost))
+        if kind == "group":
+            groups.setdefault((runs[0].ours, runs[0].tier.cpus == 1), []).append((runs, cost))
+        else:
+            items[kind].append((runs, cost))
     cores = sorted(os.sched_getaffinity(0))[:2]
-    found = []
-    if items["pair"]:
-        found.append([("job", items["pair"], str(core)) for core in cores])
-    if items["alone"]:
-        found.append([("job", items["alone"], ",".join(map(str, cores)))])
-    if items["group"]:
-        found.append([("group", items["group"], "")])
-    return found
+    lanes: list[list[Lane]] = [
+        [("job", items["pair"], str(core)) for core in cores],
+        [("group", groups.get((True, True), []), "")],
+        [("job", items["alone"], ",".join(map(str, cores)))],
+        [("group", groups.get((True, False), []), "")],
+        [("group", groups.get((False, True), []), "")],
+    ]
+    return [one for one in lanes if one[0][1]]
 
 
 def outcome(result: dict[str, Any]) -> str:
     """A run in a line."""
+    if result.get("broken"):
+        return f"BROKEN: {result['broken']}"
     words = [{True: "as it should be", False: "FALLS SHORT", None: ""}[result["holds"]]]
     if result["scenario"] == "startup":
         words.append(f"{result['starts']} s, boot {result['boot']} s")

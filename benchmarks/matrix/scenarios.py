@@ -1,7 +1,8 @@
 """The scenarios: each does one thing to a host that serves, and tells what came of it.
 
 Every function takes a Stage (the host, its watch, how long things last) and returns the scenario's own
-figures; what all have in common (memory, kills, the load's outcome, endings of workers) is added by `play`.
+figures; what all have in common (memory, kills, the load's outcome, endings of workers) is added by `play`,
+and whether it is as it should be is judged from what is kept (tally.verdict).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from benchmarks.matrix import tally
 from benchmarks.matrix.target import PORT, Target
 from benchmarks.matrix.tiers import Run, Shape
 from benchmarks.matrix.watch import KernelLog, Watch
+from lab.errors import LabError
 
 LOAD = Path(__file__).parent / "load.py"
 HEALTH_PATHS = ("/health", "/health/worker", "/health/ready")
@@ -129,7 +131,6 @@ def startup(stage: Stage) -> dict[str, Any]:
         "median": round(median(known), 3) if known else None,
         "never": None in took,
         "boot": boot,
-        "holds": None not in took and boot is not None,
     }
 
 
@@ -165,10 +166,7 @@ def health(stage: Stage) -> dict[str, Any]:
             "asked": len(mine), "ok": len(good), "p50": tally.quantile(good, 0.5),
             "p99": tally.quantile(good, 0.99), "max": round(max(good, default=0.0), 4),
         }  # fmt: skip
-    holds = [
-        one["asked"] and one["ok"] == one["asked"] and one["max"] <= HEALTH_MOST for one in found.values()
-    ]
-    return {"paths": found, "within": HEALTH_MOST, "holds": all(holds)}
+    return {"paths": found, "within": HEALTH_MOST}
 
 
 def load(stage: Stage) -> dict[str, Any]:
@@ -178,7 +176,7 @@ def load(stage: Stage) -> dict[str, Any]:
         pss = stage.target.pss()
         time.sleep(stage.shape.load / 2)
         stage.load = generator.end()
-    return {"users": stage.run.tier.users, "pss": pss, "holds": None}
+    return {"users": stage.run.tier.users, "pss": pss}
 
 
 def lifecycle(stage: Stage) -> dict[str, Any]:
@@ -216,7 +214,6 @@ def lifecycle(stage: Stage) -> dict[str, Any]:
     return {
         "workers": before, "steps": steps, "recycled": recycled, "in_hand": in_hand,
         "failed_by_kill": killed["failed"], "failed_else": others,
-        "holds": others == 0 and killed["failed"] <= in_hand and steps[-1]["workers"] >= before,
     }  # fmt: skip
 
 
@@ -260,7 +257,6 @@ def oom(stage: Stage) -> dict[str, Any]:
     return {
         "hogs": hogs, "serves": serves, "told": told_of_kills(said),
         "site_lost": sum(1 for one in kills if not one["unit"].startswith(("bench@", "today"))),
-        "holds": None,
     }  # fmt: skip
 
 
@@ -309,10 +305,7 @@ def deploy(stage: Stage) -> dict[str, Any]:
         during = [r for r in stage.load["records"] if one["asked"] - 0.1 <= r[0] <= one["ended"]]
         one["longest"] = round(max((r[1] for r in during), default=0.0), 3)
         one["failed"] = sum(1 for r in during if r[3] != "ok")
-    return {
-        "deploys": deploys, "strategy": plan_value(target, "strategy", ""),
-        "holds": not any(one["refused"] or one["failed"] for one in deploys) and not stage.load["failures"],
-    }  # fmt: skip
+    return {"deploys": deploys, "strategy": plan_value(target, "strategy", "")}
 
 
 def sustained(stage: Stage) -> dict[str, Any]:
@@ -322,7 +315,7 @@ def sustained(stage: Stage) -> dict[str, Any]:
         time.sleep(seconds)
         recycled = stage.target.state().get("endings", {}).get("recycled", 0) if stage.run.ours else 0
         stage.load = generator.end()
-    return {"seconds": seconds, "recycled": recycled, "holds": None}
+    return {"lasted": seconds, "recycled": recycled}
 
 
 PLAYS: dict[str, Callable[[Stage], dict[str, Any]]] = {
@@ -340,14 +333,43 @@ def plan_value(target: Target, name: str, default: Any) -> Any:
 # --- one run --------------------------------------------------------------------------------------------
 
 
+class Unfinished(Exception):
+    """A scenario broke off: what was seen until then, and its raw log."""
+
+    def __init__(self, line: str, result: dict[str, Any], log: str) -> None:
+        super().__init__(line)
+        self.result, self.log = result, log
+
+
 def play(run: Run, target: Target, log: KernelLog, shape: Shape) -> tuple[dict[str, Any], str]:
-    """One run from its beginning: its result as JSON holds it, and the raw log."""
+    """One run from its beginning: its result as JSON holds it, and the raw log.
+
+    Unfinished where the scenario broke off: memory and kills up to then are in its result.
+    """
     if run.scenario not in ("startup",):
         wait_until_it_serves(target, 20)
     with Watch(target.cgroup(), log) as watch:
         stage = Stage(run, target, watch, shape)
-        found = PLAYS[run.scenario](stage)
+        try:
+            found = PLAYS[run.scenario](stage)
+            if not target.alive():
+                raise LabError("the host itself ended: its first process is gone")
+        except Exception as error:
+            time.sleep(1.1)
+            line = why(error, target)
+            result = tally.told(run, target, watch, stage.marks, stage.load, [], tally.blank(run), line)
+            raise Unfinished(line, result, tally.raw(result, stage.load, line)) from error
         time.sleep(1.1)  # one more sample, with what came last
     said = target.journal(watch.began)
     result = tally.told(run, target, watch, stage.marks, stage.load, said, found)
     return result, tally.raw(result, stage.load, target.raw_journal(watch.began))
+
+
+def why(error: Exception, target: Target) -> str:
+    """A broken scenario in one line."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    try:
+        gone = not target.alive()
+    except Exception:  # noqa: BLE001 - the engine itself does not answer: the first error says enough
+        gone = False
+    return f"the host ended ({text})" if gone and "host itself" not in text else text

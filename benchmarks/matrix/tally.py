@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.matrix.load import OUTCOMES
@@ -22,6 +23,11 @@ PLAN = (
     "max_requests", "recycling", "strategy", "gate_beside", "malloc_arena_max", "db_pool_size",
     "db_max_overflow", "memory_peak", "memory_deploy_peak", "memory_max", "verdict", "warnings",
 )  # fmt: skip
+
+#: Of a result: counted up whenever the page and the verdicts need figures that older results lack.
+SHAPE = 2
+#: What a sample holds, MiB but for `processes`.
+SAMPLED = ("used", "firm", "app", "processes", "largest", "database")
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -102,6 +108,19 @@ def seconds(load: dict[str, Any] | None, began: float) -> dict[str, list[float]]
     return {"at": list(order), **columns}
 
 
+def identity(run: Run) -> dict[str, Any]:
+    return {
+        "shape": SHAPE,
+        "run": run.name, "tier": run.tier.name, "app": run.app, "who": run.who, "scenario": run.scenario,
+        "memory": run.tier.memory_mib << 20, "cpus": run.tier.cpus, "users": run.tier.users,
+    }  # fmt: skip
+
+
+def today(workers: int) -> dict[str, Any]:
+    """What serves on Gunicorn's side."""
+    return {"workers": workers, "threads": 1, "worker_class": "sync", "timeout": 30}
+
+
 def told(
     run: Run,
     target: Target,
@@ -110,39 +129,44 @@ def told(
     load: dict[str, Any] | None,
     said: Sequence[dict[str, Any]],
     found: dict[str, Any],
+    line: str = "",
 ) -> dict[str, Any]:
-    """The result of one run. Bytes and seconds; `at` counts from `began` (Unix seconds)."""
+    """The result of one run. Bytes and seconds; `at` counts from `began` (Unix seconds).
+
+    line: why it broke off; ValueError where a scenario gives a figure that every run has.
+    """
     began = watch.began
     every, ended = watch.kills(), endings(said)
-    kills = [one for one in every if not in_trial(one)]
-    asked = requests(load, ended)
     plan = target.went.get("plan") or {}
     samples = watch.samples
-    return {
-        "run": run.name, "tier": run.tier.name, "app": run.app, "who": run.who, "scenario": run.scenario,
-        "memory": run.tier.memory_mib << 20, "cpus": run.tier.cpus, "users": run.tier.users,
+    own = relative(found, began)
+    common = {
+        **identity(run),
         "began": began,
         "server": {name: plan.get(name) for name in PLAN if name in plan}
         if run.ours
-        else {"workers": target.workers_today, "threads": 1, "worker_class": "sync", "timeout": 30},
+        else today(target.workers_today),
         "measured": measurement(target),
         "refused": target.went.get("msg", "") if target.went.get("failed") else "",
-        "requests": asked,
+        "requests": requests(load, ended),
         "seconds": seconds(load, began),
         "samples": {
             key: [one[key] if key == "processes" else round(one[key] / 2**20, 1) for one in samples]
-            for key in ("used", "firm", "app", "processes", "largest", "database")
+            for key in SAMPLED
         }
         | {"at": [round(one["at"] - began, 1) for one in samples]},
-        "kills": [since(one, began) for one in kills],
+        "kills": [since(one, began) for one in every if not in_trial(one)],
         "trial_kills": [since(one, began) for one in every if in_trial(one)],
         "kills_counted": watch.counted(),
         "endings": [since(one, began) for one in ended[:400]],
         "ended": dict(Counter(one["why"] for one in ended)),
         "marks": [since(one, began) for one in marks],
-        **relative(found, began),
-        "holds": verdict(run.scenario, found, asked, kills, ended),
-    }  # fmt: skip
+    }
+    # A scenario that named a figure as one that all have would take its place, and the page would not draw.
+    if both := (common.keys() & own.keys()) - {"users"}:
+        raise ValueError(f"{run.scenario} gives figures that every run has: {', '.join(sorted(both))}")
+    result = common | own | ({"broken": line} if line else {})
+    return result | {"holds": verdict(result)}
 
 
 def in_trial(kill: dict[str, Any]) -> bool:
@@ -157,28 +181,95 @@ def measurement(target: Target) -> dict[str, Any] | None:
     return workload if isinstance(workload, dict) else None
 
 
-def verdict(
-    scenario: str,
-    found: dict[str, Any],
-    asked: dict[str, Any] | None,
-    kills: Sequence[dict[str, Any]],
-    ended: Sequence[dict[str, Any]],
-) -> bool:
-    """Whether a run is as it should be. Where a scenario judged by itself, no kill may be beside it.
+def blank(run: Run) -> dict[str, Any]:
+    """A scenario's own figures where it has none: every name that it would have."""
+    shapes: dict[str, dict[str, Any]] = {
+        "startup": {"starts": [], "median": None, "never": False, "boot": None},
+        "health": {"paths": {}, "within": 0.0},
+        "load": {"users": run.tier.users, "pss": []},
+        "lifecycle": {"workers": 0, "steps": [], "recycled": 0, "in_hand": 0, "failed_by_kill": 0,
+                      "failed_else": 0},
+        "oom": {"hogs": [], "serves": False, "told": [], "site_lost": 0},
+        "deploy": {"deploys": [], "strategy": ""},
+        "sustained": {"lasted": 0, "recycled": 0},
+    }  # fmt: skip
+    return shapes[run.scenario]
 
-    load: no timeout and no other failed request. oom: the site answers again, and a kill was told.
-    sustained: no kill, no timeout.
+
+def broken(run: Run, line: str) -> dict[str, Any]:
+    """The result of a run of which nothing was seen: its host did not come up, say."""
+    began = time.time()
+    return {
+        **identity(run), "began": began, "server": {} if run.ours else today(2 * run.tier.cpus + 1),
+        "measured": None, "refused": "", "requests": None, "seconds": seconds(None, began),
+        "samples": {name: [] for name in (*SAMPLED, "at")},
+        "kills": [], "trial_kills": [], "kills_counted": 0, "endings": [], "ended": {}, "marks": [],
+        **blank(run), "broken": line, "holds": False,
+    }  # fmt: skip
+
+
+def verdict(result: dict[str, Any]) -> bool:
+    """Whether a run is as it should be, from what was kept of it. No site at all is never as it should be.
+
+    All: it was measured, no worker timed out, and users had answers (startup: each start led to one); no kill
+    (oom: one for each hog at least, told by the server, none of the host's other units). load, deploy: no
+    request failed. lifecycle: none but those in the hands of the worker that kill -9 ends. sustained: no
+    timeout, and of 1,000 requests at most one failed. health: each answer is 200 and in time.
     """
-    timed_out = sum(1 for one in ended if one["why"] == "timed out")
-    if scenario == "load":
-        return bool(asked and asked["sent"]) and not (asked["failed"] or timed_out or kills)
-    if scenario == "oom":
-        back = all(one["back"] is not None for one in found["hogs"])
-        told_of = bool(found["told"]) or not kills
-        return bool(found["serves"]) and back and not found["site_lost"] and told_of
-    if scenario == "sustained":
-        return bool(asked and asked["sent"]) and not (kills or timed_out or asked["timeouts"])
-    return bool(found["holds"]) and not kills and not timed_out
+    if result.get("broken") or result["refused"]:
+        return False
+    scenario, asked = result["scenario"], result["requests"] or {}
+    if result["ended"].get("timed out") or (result["kills"] and scenario != "oom"):
+        return False
+    if scenario == "startup":
+        return bool(result["starts"]) and None not in result["starts"] and result["boot"] is not None
+    if not asked.get("ok"):
+        return False
+    return JUDGES[scenario](result, asked)
+
+
+def judge_health(result: dict[str, Any], asked: dict[str, Any]) -> bool:
+    del asked
+    paths = result["paths"].values()
+    return bool(paths) and all(
+        one["asked"] > 0 and one["ok"] == one["asked"] and one["max"] <= result["within"] for one in paths
+    )
+
+
+def judge_load(result: dict[str, Any], asked: dict[str, Any]) -> bool:
+    del result
+    return not (asked["failed"] or asked["timeouts"] or asked["worker_timeouts"])
+
+
+def judge_lifecycle(result: dict[str, Any], asked: dict[str, Any]) -> bool:
+    if not result["workers"] or not result["steps"]:
+        return False
+    lost = result["failed_else"] or asked["failed"] > result["in_hand"]
+    return not lost and result["steps"][-1]["workers"] >= result["workers"]
+
+
+def judge_oom(result: dict[str, Any], asked: dict[str, Any]) -> bool:
+    del asked
+    hogs = result["hogs"]
+    hit = bool(hogs) and len(result["kills"]) >= len(hogs) and not result["site_lost"]
+    back = all(one["back"] is not None for one in hogs)
+    return hit and back and bool(result["serves"]) and bool(result["told"])
+
+
+def judge_deploy(result: dict[str, Any], asked: dict[str, Any]) -> bool:
+    bad = any(one["refused"] or one["failed"] for one in result["deploys"])
+    return len(result["deploys"]) == 2 and not bad and not asked["failed"]
+
+
+def judge_sustained(result: dict[str, Any], asked: dict[str, Any]) -> bool:
+    del result
+    return not asked["timeouts"] and asked["failed"] * 1000 <= asked["sent"]
+
+
+JUDGES: dict[str, Callable[[dict[str, Any], dict[str, Any]], bool]] = {
+    "health": judge_health, "load": judge_load, "lifecycle": judge_lifecycle, "oom": judge_oom,
+    "deploy": judge_deploy, "sustained": judge_sustained,
+}  # fmt: skip
 
 
 def since(one: dict[str, Any], began: float) -> dict[str, Any]:

@@ -133,17 +133,33 @@ def every() -> list[Run]:
 QUICK_RUNS = (
     "256-heavy-farrier-startup", "256-heavy-farrier-load", "256-heavy-farrier-oom",
     "256-heavy-gunicorn-startup", "256-heavy-gunicorn-load", "512-postgres-farrier-startup",
-    "512-postgres-farrier-load",
+    "512-postgres-farrier-load", "512-heavy-farrier-sustained",
 )  # fmt: skip
+#: Of one tier, whose runs come first when the time is cut into slices.
+IMPORTANT = (
+    ("heavy", "farrier"), ("postgres", "farrier"), ("light", "farrier"), ("heavy", "gunicorn"),
+    ("postgres", "gunicorn"),
+)  # fmt: skip
+#: And of one host.
+PLAYED = ("load", "startup", "deploy", "oom", "lifecycle", "health")
 
 
 def jobs(runs: list[Run]) -> list[list[Run]]:
-    """Runs that share a host: one host for each (tier, app, who); sustained runs have hosts of their own."""
+    """Runs that share a host: one host for each (tier, app, who); sustained runs have hosts of their own.
+
+    Tiers in their order, of each what matters most first.
+    """
     found: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
         if run.scenario != "sustained":
             found.setdefault((run.tier.name, run.app, run.who), []).append(run)
-    return list(found.values())
+    order = [tier.name for tier in TIERS]
+    for job in found.values():
+        job.sort(key=lambda run: PLAYED.index(run.scenario))
+    return sorted(
+        found.values(),
+        key=lambda job: (order.index(job[0].tier.name), IMPORTANT.index((job[0].app, job[0].who))),
+    )
 
 
 def groups(runs: list[Run]) -> Iterator[list[Run]]:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lab.errors import LabError
+
 CGROUPS = Path("/sys/fs/cgroup")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 _OOM = re.compile(
@@ -104,7 +106,7 @@ class Cgroup:
 
     @classmethod
     def of(cls, pid: int, container: str) -> Cgroup:
-        """From /proc/PID/cgroup of its init; SystemExit where it is not found."""
+        """From /proc/PID/cgroup of its init; LabError where it is not found."""
         text = Path(f"/proc/{pid}/cgroup").read_text()
         legacy = re.search(rf"^\d+:memory:(\S*?{container})", text, re.M)
         systemd = re.search(rf"^\d+:name=systemd:(\S*?{container})", text, re.M)
@@ -115,7 +117,7 @@ class Cgroup:
         if unified:
             path = CGROUPS / unified[1].lstrip("/")
             return cls(path, path, container, True)
-        raise SystemExit(f"no memory cgroup of {container} in /proc/{pid}/cgroup")
+        raise LabError(f"no memory cgroup of {container} in /proc/{pid}/cgroup")
 
     def used(self) -> tuple[int, int]:
         """Bytes in use, and of them those that cannot be dropped: neither files nor free slabs."""

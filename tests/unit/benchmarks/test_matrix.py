@@ -36,7 +36,7 @@ def result(**more: Any) -> dict[str, Any]:
         "scenario": "load",
         "memory": 256 << 20, "cpus": 1, "users": 5, "began": 0.0, "server": {"workers": 3, "timeout": 30},
         "refused": "", "marks": [], "endings": [], "holds": False, "kills_counted": 1, "measured": None,
-        "trial_kills": [],
+        "trial_kills": [], "ended": {}, "shape": tally.SHAPE,
         "requests": {"sent": 40, "ok": 30, "refused": 0, "reset": 0, "closed": 10, "unanswered": 0,
                      "status": 0,
                      "failed": 10, "timeouts": 0, "worker_timeouts": 0, "timeout_share": 0.0,
@@ -113,12 +113,16 @@ def test_a_request_that_broke_with_its_timed_out_worker_is_a_timeout() -> None:
 
 def test_a_result_of_another_farrier_is_stale(tmp_path: Path) -> None:
     kept, run = store.Store(tmp_path), tiers.every()[0]
-    kept.write(run, {"run": run.name}, "log")
+    kept.write(run, tally.broken(run, "line"), "log")
     assert kept.read(run) is not None
+    older = json.loads(kept.path(run).read_text()) | {"shape": 1}
     kept.digests = {True: "other", False: "other"}
     assert kept.read(run) is None
     assert kept.read(run, keep=True) is not None
     assert kept.stale([run]) == [run.name]
+    # and one whose figures the page does not know is none at all
+    kept.path(run).write_text(json.dumps(older))
+    assert kept.read(run, keep=True) is None
 
 
 # --- what is said of it ---------------------------------------------------------------------------------
