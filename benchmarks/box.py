@@ -128,7 +128,7 @@ rm /tmp/constraints.txt
 def _make(docker: Engine, base: str, name: str, script: str, machine: Machine) -> None:
     settings = [part for key, value in machine.pip_environment().items() for part in ("-e", f"{key}={value}")]
     container = docker.call(
-        "create", "--network", "host", "--label", f"{LABEL}={checkout.identity()}", *settings,
+        "create", "--network", "host", *_labels(), *settings,
         base, "/bin/sh", "-c", script,
     ).stdout.strip()  # fmt: skip
     try:
@@ -140,6 +140,12 @@ def _make(docker: Engine, base: str, name: str, script: str, machine: Machine) -
         docker.call("commit", "-c", path, "-c", f"LABEL {BOX_LABEL}.image=yes", container, name, timeout=300)
     finally:
         docker.call("rm", "-f", "-v", container, check=False)
+
+
+def _labels() -> list[str]:
+    """By which the next run finds what this one leaves behind if it is killed, half-made images too."""
+    owner = f"{os.getpid()}-{engine.started_at(os.getpid())}"
+    return ["--label", f"{LABEL}={checkout.identity()}", "--label", f"{OWNER_LABEL}={owner}"]
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
@@ -174,7 +180,7 @@ def copy_of_farrier(image: str, docker: Engine) -> Path:
         path.write_bytes(data)
     draft.chmod(0o755)
     docker.call(
-        "run", "--rm", "--label", f"{LABEL}={checkout.identity()}", "--user", f"{os.getuid()}:{os.getgid()}",
+        "run", "--rm", *_labels(), "--user", f"{os.getuid()}:{os.getgid()}",
         "-v", f"{draft}:{FARRIER}", image, f"{VENV}/bin/python", "-m", "compileall", "-q", FARRIER,
     )  # fmt: skip
     try:
@@ -333,6 +339,8 @@ class Boxes:
         self.packages = tuple(packages)
         self.debian = tuple(debian)
         self.image = ""
+        self.contents = repr(sorted(versions(self.packages).items())) + repr(sorted(self.debian))
+        """What is in the image, in words: equal on machines whose images have different names."""
         self.started: list[Box] = []
         self._number = 0
         self._handlers: dict[int, Any] = {}
@@ -400,11 +408,9 @@ class Boxes:
         stem = f"{self._run}-{self._number}" + (f"-{name}" if name else "")
         given = {"BIND": f"127.0.0.1:{port}", "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/tmp"}
         given |= environment or {}
-        owner = f"{os.getpid()}-{engine.started_at(os.getpid())}"
         container = self.docker.call(
             "run", "-d", "--name", f"farrier-box-{stem}", "--network", "host",
-            "--label", f"{LABEL}={checkout.identity()}", "--label", f"{OWNER_LABEL}={owner}",
-            "--label", f"{BOX_LABEL}={self._run}",
+            *_labels(), "--label", f"{BOX_LABEL}={self._run}",
             "--memory", str(memory), "--memory-swap", str(memory), "--cpus", f"{cpus:g}",
             *(["--cpuset-cpus", cpuset] if cpuset else []),
             "--user", user, "--security-opt", "no-new-privileges", "--log-opt", "max-size=20m",

@@ -23,8 +23,12 @@ KEYS = ("figure", "value", "unit", "interval", "bound", "holds", "command", "mac
 
 def machine() -> str:
     """This machine in a phrase: processor count, architecture, memory, kernel."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} CPUs {platform.machine()}, {memory:.0f} GiB, Linux {platform.release()}"
+    return f"{os.cpu_count()} CPUs {platform.machine()}, {memory_gib()} GiB, Linux {platform.release()}"
+
+
+def memory_gib() -> int:
+    """This machine's memory, to the next GiB."""
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
 
 
 def version() -> str:

@@ -36,15 +36,21 @@ class Engine:
     def call(
         self, *arguments: str, check: bool = True, timeout: float | None = 120, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a docker command and capture what it says; LabError with its last line where it fails."""
-        result = subprocess.run(
-            [*self.command, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            input=stdin,
-            check=False,
-        )
+        """Run a docker command and capture what it says.
+
+        LabError with its last line where it fails, and where it takes longer than `timeout` seconds.
+        """
+        try:
+            result = subprocess.run(
+                [*self.command, *arguments],
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                input=stdin,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise LabError(f"docker {' '.join(arguments[:2])}: no end within {timeout:g} s") from error
         if check and result.returncode:
             said = (result.stderr or result.stdout).strip().splitlines() or ["no message"]
             raise LabError(f"docker {' '.join(arguments[:2])}: {said[-1]}")

@@ -8,9 +8,27 @@ from dataclasses import dataclass, replace
 MIB = 2**20
 MEMORY_MIB = (256, 512, 1024, 2048)
 CPUS = (0.5, 1.0, 2.0)
+SESSION_ORDER = (1.0, 2.0, 0.5)
 #: Milliseconds of CPU and of waiting that a request takes, by kind.
 KINDS = {"io": (1, 50), "cpu": (10, 0), "mixed": (4, 16), "async": (1, 50)}
 CLIENTS = 100
+SEARCH_SHARE = 0.6
+"""Part of a window that one of the search lasts."""
+
+
+def window_of(kind: str, cpus: float) -> float:
+    """Seconds of a window: some 1,000 requests where there are so many, and three times the queue at least,
+    which is CLIENTS x a request's CPU time / the quota (cpu at half a CPU: 2 s)."""
+    if kind == "cpu":
+        return 6.0 if cpus < 1 else 4.0 if cpus < 2 else 2.5
+    if kind == "mixed":
+        return 4.0 if cpus < 1 else 2.5
+    return 2.0
+
+
+def warmup_of(seconds: float) -> float:
+    """Seconds of load before a window of so many."""
+    return max(0.5, round(0.2 * seconds, 2))
 
 
 @dataclass(frozen=True)
@@ -41,11 +59,13 @@ def quick() -> list[Cell]:
 
 
 def groups(cells: Iterable[Cell]) -> list[list[Cell]]:
-    """Cells that share a session: one kind and CPU, memory ascending."""
+    """Cells that share a session: one kind and CPU, memory ascending. Those of one CPU come first, for most
+    small machines have it, then those of two, then of half of one."""
     found: dict[tuple[str, float], list[Cell]] = {}
     for cell in cells:
         found.setdefault((cell.kind, cell.cpus), []).append(cell)
-    return [sorted(group, key=lambda cell: cell.memory_mib) for group in found.values()]
+    ordered = sorted(found.values(), key=lambda group: SESSION_ORDER.index(group[0].cpus))
+    return [sorted(group, key=lambda cell: cell.memory_mib) for group in ordered]
 
 
 @dataclass(frozen=True, order=True)
@@ -120,14 +140,16 @@ def grid(kind: str) -> list[Point]:
     if kind == "async":
         shapes += [(name, workers, 1) for name in ("asgi", "uvicorn") for workers in (1, 2, 3, 4)]
     elif kind == "io":
-        shapes += [("gthread", workers, threads) for workers in (1, 2, 3, 4) for threads in (16, 32, 64)]
-        shapes += [("gthread", 1, 100), ("gthread", 2, 50), ("sync", 4, 1), ("sync", 8, 1)]
+        shapes += [("gthread", workers, threads) for workers in (1, 2, 3, 4) for threads in (16, 32)]
+        shapes += [("gthread", 1, 64), ("gthread", 2, 64), ("gthread", 1, 100), ("gthread", 2, 50)]
+        shapes += [("sync", 8, 1)]
     elif kind == "cpu":
         shapes += [("sync", workers, 1) for workers in (1, 2, 3, 4)]
-        shapes += [("gthread", workers, threads) for workers in (1, 2, 3) for threads in (2, 4)]
+        shapes += [("gthread", workers, threads) for workers in (1, 2) for threads in (2, 4)]
     else:
-        shapes += [("sync", workers, 1) for workers in (2, 4, 6, 8, 12)]
-        shapes += [("gthread", workers, threads) for workers in (1, 2, 3, 4) for threads in (4, 8, 16)]
+        shapes += [("sync", workers, 1) for workers in (4, 6, 8, 12)]
+        shapes += [("gthread", workers, threads) for workers in (1, 2, 3, 4) for threads in (4, 8)]
+        shapes += [("gthread", 1, 16), ("gthread", 2, 16)]
     points = [Point("farrier", name, workers, threads) for name, workers, threads in shapes]
     return sorted(points, key=lambda point: (point.workers, point.threads, point.worker_class))
 

@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from statistics import mean, median, stdev
 from typing import Any
 
+from benchmarks.closed_loop import PATIENCE
+
 #: Points within this share of the top throughput count as equal in it.
 EQUAL = 0.05
 THROUGHPUT_AT_LEAST, P99_AT_MOST = 0.95, 1.25
+#: Seconds that stand for the p99 of what answered nothing: as long as a client waits before it gives up.
+NEVER = PATIENCE
 
 #: Two-sided 95 % quantiles of Student's t, by degrees of freedom.
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
@@ -51,16 +55,19 @@ def ratio(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], figu
     """`figure` (throughput, p99) of our windows over theirs, paired by round.
 
     Where they share no two rounds (one was measured alone, because the kernel kept killing its workers), the
-    windows are taken as they are. infinity where theirs is nothing.
+    windows are taken as they are. Where a window answered nothing, which has no logarithm, the medians stand
+    for all and there is no interval; infinity where the median of theirs is nothing and that of ours is not.
     """
-    by_round = {one["round"]: one[figure] for one in theirs}
-    pairs = [(one[figure], by_round[one["round"]]) for one in ours if one["round"] in by_round]
+    by_round = {one["round"]: _of(one, figure) for one in theirs}
+    pairs = [(_of(one, figure), by_round[one["round"]]) for one in ours if one["round"] in by_round]
     if len(pairs) < 2:
-        pairs = list(zip([one[figure] for one in ours], [one[figure] for one in theirs], strict=False))
-    if not pairs or any(other <= 0 for _, other in pairs):
-        return Ratio(math.inf, math.inf, math.inf, len(pairs))
-    if any(own <= 0 for own, _ in pairs):
-        return Ratio(0.0, 0.0, 0.0, len(pairs))
+        pairs = list(
+            zip([_of(one, figure) for one in ours], [_of(one, figure) for one in theirs], strict=False)
+        )
+    if not pairs or any(own <= 0 or other <= 0 for own, other in pairs):
+        own, other = typical(ours, figure), typical(theirs, figure)
+        value = own / other if other else math.inf if own else 1.0
+        return Ratio(value, value, value, len(pairs))
     middle, low, high = interval([math.log(own / other) for own, other in pairs])
     return Ratio(math.exp(middle), math.exp(low), _exp(high), len(pairs))
 
@@ -71,7 +78,13 @@ def _exp(value: float) -> float:
 
 def typical(windows: Sequence[dict[str, Any]], figure: str) -> float:
     """The median over windows; 0.0 without any."""
-    return median([one[figure] for one in windows]) if windows else 0.0
+    return float(median([_of(one, figure) for one in windows])) if windows else 0.0
+
+
+def _of(window: dict[str, Any], figure: str) -> float:
+    """A window's figure; a p99 over no request at all is no quick one."""
+    value = float(window[figure])
+    return NEVER if figure == "p99" and value <= 0 else value
 
 
 def order(points: dict[Any, list[dict[str, Any]]]) -> list[Any]:
@@ -103,9 +116,9 @@ def verdict(throughput: Ratio, p99: Ratio) -> str:
         return "plan"
     if throughput.value <= 1 - EQUAL and throughput.high < 1:
         return "rule"
-    if p99.high < 1:
+    if p99.high < 1 and throughput.value >= 1 - EQUAL:
         return "plan"
-    if p99.low > 1:
+    if p99.low > 1 and throughput.value <= 1 / (1 - EQUAL):
         return "rule"
     if throughput.low > 1:
         return "plan"

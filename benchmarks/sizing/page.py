@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import summary
-from benchmarks.sizing import figures, plots, rules
-from benchmarks.sizing.cells import CLIENTS, KINDS
+from benchmarks.sizing import figures, plots, rules, store
+from benchmarks.sizing.cells import CLIENTS, KINDS, Cell
 from benchmarks.sizing.figures import Compared, Result, Seen
 from benchmarks.sizing.judge import P99_AT_MOST, THROUGHPUT_AT_LEAST, Ratio
 
@@ -52,24 +52,28 @@ has core 0 for itself and the load comes from core 1; with 2 CPUs both share two
 it, under FastAPI; the others sleep, under Flask). CPU is work done until the thread has had that much CPU
 time, so a core that is throttled makes it longer. The app takes about 90 MB.</p>
 <p>{CLIENTS} clients ask in a closed loop over kept-alive connections and never retry. Throughput counts
-what was answered in a window of 2 to 3 s after a warm-up; p99 is over all requests that were begun in it,
-however late their answer came. Each point got at least five windows, round by round in an order drawn anew;
-ratios are taken within a round, and intervals are 95 % by Student's t. A window in which others had more
-than 10 % of the boxes' cores was measured again.</p>
+what was answered in a window of 2 to 6 s (longer where the queue is) after a warm-up; p99 is over all
+requests that were begun in it, however late their answer came. Each point got at least five windows, round by
+round in an order drawn anew; ratios are taken within a round, and intervals are 95 % by Student's t. A window
+in which others had more than 10 % of the boxes' cores was measured again.</p>
 <p>The <b>plan</b> is made as a person makes it: <code>farrier measure</code> in a box of that size, then
 the plan for a container, of an app without a database. The <b>best</b> is the lowest p99 among the points
 within 5 % of the top throughput, out of workers x threads x class (sync, gthread; asgi, uvicorn) under
 <code>farrier serve</code>, halved successively, and with preload where memory binds. Recycling is off in
 all points. The <b>rules</b> run under stock Gunicorn as their users run it. A rule is ahead if its
 throughput is higher beyond the interval, or at least 95 % of the plan's with a p99 that is lower beyond the
-interval; where one is ahead in each, throughput decides if it differs by more than 5 %, and else p99.</p>
+interval; where one is ahead in each, throughput decides if it differs by more than 5 %, and else p99. A
+rule's own regret is its throughput and p99 over the best's; one that never came up has no throughput.</p>
 <p>A box whose limit the kernel never reached (its own counter says so) stands for the larger sizes of the
 same kind and CPU: <code>measured_in_mib</code> in cells.csv says where.</p>
 """
 
 
-def write(results: Sequence[Result], out: Path, versions: Mapping[str, str]) -> str:
-    """Everything into `out`; returns the figures as lines for a person."""
+def write(
+    results: Sequence[Result], out: Path, versions: Mapping[str, str], expected: Sequence[Cell] | None = None
+) -> str:
+    """Everything into `out`; returns the figures as lines for a person. expected: cells that are to be there
+    in the end."""
     out.mkdir(parents=True, exist_ok=True)
     if not results:
         return "nothing is measured yet"
@@ -81,8 +85,8 @@ def write(results: Sequence[Result], out: Path, versions: Mapping[str, str]) -> 
     (out / "plots").mkdir(exist_ok=True)
     for name, text in drawn.items():
         (out / "plots" / f"{name}.svg").write_text(text + "\n")
-    found = figures.figures(results)
-    (out / "summary.json").write_text(json.dumps(found, indent=2) + "\n")
+    found = figures.figures(results, expected)
+    (out / "summary.json").write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
     (out / "index.html").write_text(page(results, found, drawn, versions))
     return "\n".join([summary.line(one) for one in found] + [f"the page: {out / 'index.html'}"])
 
@@ -123,6 +127,9 @@ def cell_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
 def _cell_row(one: Result, role: str, seen: Seen, compared: Compared | None) -> dict[str, Any]:
     throughput = compared.throughput if compared else Ratio(1.0, 1.0, 1.0, 0)
     p99 = compared.p99 if compared else Ratio(1.0, 1.0, 1.0, 0)
+    own = (compared or one.regret).own_throughput, (compared or one.regret).own_p99
+    if role == "plan":
+        own = one.regret.throughput, one.regret.p99
     ahead = compared.ahead if compared and role != "best" else ""
     return {
         "cell": one.cell.name, "kind": one.cell.kind, "memory_mib": one.cell.memory_mib,
@@ -134,7 +141,10 @@ def _cell_row(one: Result, role: str, seen: Seen, compared: Compared | None) -> 
         "throughput_low": _rounded(throughput.low), "throughput_high": _rounded(throughput.high),
         "plan_p99_over_its": _rounded(p99.value), "p99_low": _rounded(p99.low),
         "p99_high": _rounded(p99.high), "ahead": ahead,
+        "throughput_over_best": _rounded(own[0].value), "p99_over_best": _rounded(own[1].value),
         "holds": one.holds if role == "best" else "",
+        "machine": "; ".join(dict.fromkeys(store.phrase(session["machine"]) for session in one.sessions)),
+        "date": ", ".join(dict.fromkeys(session["date"] for session in one.sessions)),
     }  # fmt: skip
 
 
@@ -150,6 +160,8 @@ def page(
     versions: Mapping[str, str],
 ) -> str:  # fmt: skip
     first = found[0]
+    cells, comparisons = found[0], found[1]
+    machines = "".join(f"<li>{html.escape(one)}" for one in first["machine"].split("; "))
     told = ", ".join(f"{name} {version}" for name, version in versions.items())
     pictures = "".join(
         f"<figure><figcaption>{kind}</figcaption>{svg}</figure>" for kind, svg in drawn.items()
@@ -158,11 +170,12 @@ def page(
         f"<!doctype html><html lang=en><meta charset=utf-8><title>Sizing</title><style>{STYLE}</style>"
         "<meta name=viewport content='width=device-width, initial-scale=1'>"
         f"<h1>How close the plan is to the best there is</h1>"
-        f"<p class=soft>{html.escape(first['machine'])}; {first['date']}; farrier {first['version']}, "
-        f"{told}; <code>{first['command']}</code></p>"
-        f"{headline(results)}{method(results)}{pictures}"
+        f"<p class=soft>Measured {first['date']}; farrier {first['version']}, "
+        f"{told}; <code>{first['command']}</code>; on</p><ul class=soft>{machines}</ul>"
+        f"{headline(results)}{completeness(cells, comparisons)}{method(results)}{pictures}"
         f"<h2>Plan and best by cell</h2>{cell_table(results)}"
         f"<h2>The rules beside the plan</h2>{rule_table(results)}"
+        f"<h2>Each rule's own regret</h2>{regret_table(results)}"
         f"<h2>What each rule is</h2>{sources()}"
         f"<h2>All points of each cell</h2>{details(results)}</html>\n"
     )
@@ -176,6 +189,15 @@ def headline(results: Sequence[Result]) -> str:
         f"<p class={shade}>In {good} of {len(results)} cells the plan has at least {THROUGHPUT_AT_LEAST:.0%} "
         f"of the best's throughput with at most {P99_AT_MOST} times its p99; in {ahead} a rule is "
         "ahead of it.</p>"
+    )
+
+
+def completeness(cells: Mapping[str, Any], comparisons: Mapping[str, Any]) -> str:
+    """What of all is on the page."""
+    shade = "soft" if cells["holds"] and comparisons["holds"] else "bad"
+    return (
+        f"<p class={shade}>{cells['value']} of {cells['bound']} cells are measured, with "
+        f"{comparisons['value']} of {comparisons['bound']} comparisons with rules and other servers.</p>"
     )
 
 
@@ -217,6 +239,35 @@ def rule_table(results: Sequence[Result]) -> str:
     )
 
 
+def regret_table(results: Sequence[Result]) -> str:
+    """Each rule over the best of each cell, and the plan in the first column."""
+    keys = [rule.key for rule in (*rules.RULES, *rules.OTHERS)]
+    heads = "cell|plan|" + "|".join(html.escape(rules.title(key)) for key in keys)
+    rows = []
+    for one in results:
+        shown = [(one.plan, one.regret.throughput, one.regret.p99)]
+        cells = [f"<td>{one.cell.name}"]
+        for key in keys:
+            compared = one.rules.get(key)
+            if compared is not None:
+                shown.append((compared.seen, compared.own_throughput, compared.own_p99))
+        texts = {seen.point: _over_best(seen, throughput, p99) for seen, throughput, p99 in shown}
+        points = [one.plan.point, *(one.rules[key].seen.point if key in one.rules else None for key in keys)]
+        cells += [f"<td>{texts[point] if point else ''}" for point in points]
+        rows.append("".join(cells))
+    return "<p>Throughput as a share of the best's / p99 as a multiple of the best's.</p>" + _table(
+        heads, rows
+    )
+
+
+def _over_best(seen: Seen, throughput: Ratio, p99: Ratio) -> str:
+    if not seen.is_up:
+        return seen.outcome
+    if math.isinf(throughput.value):
+        return "-"
+    return f"{throughput.value:.2f} / {p99.value:.2f}"
+
+
 def _beside(compared: Compared) -> str:
     if not compared.seen.is_up:
         return compared.seen.outcome
@@ -232,7 +283,7 @@ def sources() -> str:
     )
     return (
         f"<ul>{items}</ul><p>Cores are what such a rule sees in a container with a quota: the machine's "
-        f"{rules.SEEN}.</p>"
+        f"{rules.SEEN}, or by nproc the {rules.CPUSET} of its cpuset.</p>"
     )
 
 

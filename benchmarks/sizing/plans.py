@@ -45,7 +45,7 @@ class Planner:
         self.say = say
         self.every_cell = every_cell
         self.seconds = seconds
-        self.by = stores.measuring(run.image, run.farrier)
+        self.by = stores.measuring(run.contents, run.farrier)
         self._plans: dict[Cell, Plan] = {}
 
     def plan(self, cell: Cell) -> Plan:
@@ -64,13 +64,12 @@ class Planner:
 
     def known(self, cell: Cell) -> dict[str, Any] | None:
         """What is stored of the cell's own box, or of a smaller one whose memory was never full."""
-        found = self.store.measurement(cell, self.by)
-        if found is not None or self.every_cell:
-            return found
+        records = self.store.measurements(cell, self.by)
+        own = [one["measurement"] for one in records if one["memory_mib"] == cell.memory_mib]
+        if own or self.every_cell:
+            return own[-1] if own else None
         stand = [
-            record["measurement"]
-            for record in self.store.of("measurement")
-            if record["by"] == self.by and record["memory_mib"] < cell.memory_mib and record["never_full"]
+            one["measurement"] for one in records if one["memory_mib"] < cell.memory_mib and one["never_full"]
         ]
         return stand[-1] if stand else None
 

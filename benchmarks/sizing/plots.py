@@ -68,6 +68,8 @@ def draw(left: Axes, right: Axes, seen: Seen, best: Seen, row: int, style: dict[
     if not seen.is_up:
         left.scatter([0.0], [row], **{**style, "edgecolors": GONE})
         return
+    if not best.is_up:  # nothing to be compared with
+        return
     left.scatter([seen.throughput / best.throughput], [row], **style)
     share = seen.p99 / best.p99 if best.p99 else math.nan
     right.scatter([min(share, P99_EDGE)], [row], **style)

@@ -1,7 +1,8 @@
 """The rules that people size their servers by, each under stock Gunicorn as its users run it.
 
-`cores` is what a rule sees in a box with a CPU quota: os.cpu_count(), multiprocessing.cpu_count() and nproc
-all see the machine's processors there, which are SEEN. Only where a rule says so is it the quota.
+`cores` is what a rule sees in a box with a CPU quota: os.cpu_count() and multiprocessing.cpu_count() see the
+machine's processors there, which are SEEN; nproc and cgroup-limits see those of the box's cpuset, CPUSET.
+Only where a rule says so is it the quota.
 
 A rule's class is sync where the rule says nothing of it, which is Gunicorn's own default; an ASGI app gets
 uvicorn's worker in the same number, and threads mean nothing there.
@@ -10,13 +11,16 @@ uvicorn's worker in the same number, and threads mean nothing there.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.sizing.cells import Cell, Point
 
-#: Processors that a box sees, whatever its quota: the machine's, of which two are given to the boxes.
-SEEN = 2
+#: Processors that a box sees, whatever its quota: the machine's.
+SEEN = os.cpu_count() or 1
+#: Processors that a box is held to while it starts.
+CPUSET = 2
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,11 @@ def _twice_quota(cell: Cell) -> tuple[int, int]:
 
 
 def _heroku(cell: Cell) -> tuple[int, int]:
-    return max(1, min(2 * SEEN + 1, cell.memory_mib // 256)), 1
+    return max(1, min(2 * CPUSET + 1, cell.memory_mib // 256)), 1
 
 
 def _s2i(cell: Cell) -> tuple[int, int]:
-    return max(1, min((cell.memory_mib - 43) // 40, 2 * SEEN, 12)), 1
+    return max(1, min((cell.memory_mib - 43) // 40, 2 * CPUSET, 12)), 1
 
 
 def _tiangolo(cell: Cell) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import subprocess
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -27,16 +28,23 @@ from benchmarks import box as boxes
 from benchmarks.box import Box, Boxes
 from benchmarks.closed_loop import Order, measure
 from benchmarks.sizing import judge, plans, rules
-from benchmarks.sizing.cells import CLIENTS, KINDS, MIB, Cell, Point, grid, with_preload
+from benchmarks.sizing.cells import (
+    CLIENTS,
+    KINDS,
+    MIB,
+    SEARCH_SHARE,
+    Cell,
+    Point,
+    grid,
+    warmup_of,
+    window_of,
+    with_preload,
+)
 from benchmarks.sizing.store import Store, as_record
 from lab.errors import LabError
 
 SITE = Path(__file__).parent / "site"
 FINALISTS = 3
-#: Seconds of a window, by kind: some 1,000 requests where there are so many, and several queues' lengths.
-WINDOW = {"io": 2.0, "async": 2.0, "mixed": 2.5, "cpu": 2.5}
-SEARCH_SHARE = 0.6
-"""Part of it that a window of the search lasts."""
 UP_SECONDS = 25
 BOOTING = 4
 """Boxes that boot at once."""
@@ -106,13 +114,14 @@ class Session:
         }  # fmt: skip
         self.places: list[Place] = []
         self.tiers: dict[Cell, dict[Point, Place]] = {}
-        self.name = f"{time.strftime('%m%d%H%M%S')}"
+        self.name = ""
         self.random = random.Random(f"{self.kind}{self.cpus}")
 
     # --- all of it ------------------------------------------------------------------------------------
 
     def measure(self) -> None:
         """A whole session; the store has it all afterwards."""
+        self.begin(whole=True)
         finals: dict[Cell, list[Point]] = {}
         for cell in self.cells:
             self.tiers[cell] = self.tier(cell)
@@ -127,11 +136,16 @@ class Session:
             finals[cell] = [point for point in dict.fromkeys(wanted) if point in self.tiers[cell]]
         self.finish(finals)
 
-    def again(self, finals: dict[Cell, list[Point]]) -> None:
+    def again(self, points: Callable[[Cell], list[Point]]) -> None:
         """Only these points of each cell, for a plan that has changed since the others were measured."""
+        self.begin(whole=False)
+        finals = {cell: points(cell) for cell in self.cells}
         for cell in self.cells:
             self.tiers[cell] = self.start_missing(cell, finals[cell])
         self.finish(finals)
+
+    def begin(self, whole: bool) -> None:
+        self.name = self.store.begin(whole, self.shape.repeats, self.run.docker.version)
 
     def finish(self, finals: dict[Cell, list[Point]]) -> None:
         chosen = {self.tiers[cell][point] for cell, points in finals.items() for point in points}
@@ -140,8 +154,7 @@ class Session:
             self.round(chosen, str(number))
         for place in self.places:
             self.close(place)
-        for cell in self.cells:
-            self.store.add("done", memory_mib=cell.memory_mib)
+        self.store.end(self.cells)
         self.take_away(list(self.places))
 
     # --- a tier ---------------------------------------------------------------------------------------
@@ -296,14 +309,20 @@ class Session:
         """One window of load, measured again where others had the boxes' cores."""
         assert place.box is not None
         cores = (0,) if self.cpus <= 1 else (0, 1)
+        seconds = round(window_of(self.kind, self.cpus) * share * self.shape.window_share, 2)
         order = Order(
-            place.box.port, clients=CLIENTS,
-            seconds=round(WINDOW[self.kind] * share * self.shape.window_share, 2),
+            place.box.port, clients=CLIENTS, seconds=seconds, warmup=warmup_of(seconds),
             core=1 if self.cpus <= 1 else None,
         )  # fmt: skip
         for attempt in range(self.shape.tries):
             before, busy, began = self.usage(place), busy_seconds(cores), time.monotonic()
-            seen = measure(order)
+            try:
+                seen = measure(order)
+            except (subprocess.SubprocessError, OSError) as error:  # the load itself, not the server
+                if attempt == self.shape.tries - 1:
+                    raise
+                self.say(f"{place.point.name}: the load failed ({error}), once more")
+                continue
             passed = time.monotonic() - began
             after, busy = self.usage(place), busy_seconds(cores) - busy
             spent = after["cpu_seconds"] - before["cpu_seconds"]
@@ -318,6 +337,7 @@ class Session:
             "requests": len(seen.latencies), "p50": seen.percentile(0.5), "p90": seen.percentile(0.9),
             "p99": seen.percentile(0.99), "max": seen.percentile(1.0), "cut": seen.cut,
             "failed": sum(seen.failed.values()), "failures": seen.failed, "load_cpu": seen.cpu,
+            "anew": seen.anew,
             "box_cpu": round(spent / passed, 3),
             "throttled": round((after["throttled"] - before["throttled"]) / passed, 3),
             "others": others, "oom_kills": after["oom_kills"] - before["oom_kills"],

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.box import cgroups_of, read_usage
+from lab.engine import Engine
 from lab.errors import LabError
 
 ID = "0123456789abcdef" * 4
@@ -70,3 +71,9 @@ def test_a_process_that_has_ended_or_is_another_ones_is_refused(tmp_path: Path) 
     write(tmp_path, {"8/cgroup": "9:memory:/docker/ffff\n"})
     with pytest.raises(LabError, match="no cgroup"):
         cgroups_of(8, ID, tmp_path, tmp_path)
+
+
+def test_an_engine_that_does_not_answer_in_time_is_one_clear_line() -> None:
+    stuck = Engine(("tail", "-f"), "0", 1)
+    with pytest.raises(LabError, match=r"docker /dev/null: no end within 0\.1 s"):
+        stuck.call("/dev/null", timeout=0.1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -128,3 +130,53 @@ def test_clients_that_are_starved_count_with_the_time_they_have_waited() -> None
     assert seen.answered
     assert seen.cut == 2
     assert seen.percentile(1.0) >= 0.3
+
+
+def test_a_kept_connection_that_dies_in_mid_request_has_failed() -> None:
+    served: dict[socket.socket, int] = {}
+
+    def behaviour(connection: socket.socket) -> bool:
+        served[connection] = served.get(connection, 0) + 1
+        if served[connection] > 1:
+            time.sleep(0.03)  # it took the request, and worked on it for a while
+            return False
+        connection.sendall(ANSWER)
+        return True
+
+    with server(behaviour) as port:
+        seen = load(port)
+    assert seen.answered
+    assert seen.failed["closed"]
+    assert seen.anew == 0
+
+
+def test_a_connection_that_is_reset_as_soon_as_it_is_there_is_a_failed_request() -> None:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            connection.close()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        seen = load(listener.getsockname()[1], clients=20)
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+    assert not seen.answered
+    assert set(seen.failed) <= {"reset", "closed", "refused"}
+    assert sum(seen.failed.values())
+
+
+def test_a_length_that_is_no_number_is_a_failed_request() -> None:
+    def behaviour(connection: socket.socket) -> bool:
+        connection.sendall(ANSWER.replace(b": 2", b": two"))
+        return True
+
+    with server(behaviour) as port:
+        assert set(load(port).failed) == {"without a length"}

@@ -57,6 +57,15 @@ def test_a_rule_that_answered_nothing_is_behind() -> None:
     assert judge.verdict(found, found) == "plan"
 
 
+def test_one_window_of_nothing_lets_the_medians_decide_not_infinity() -> None:
+    good, gap = windows([100] * 5, [1] * 5), windows([90, 90, 0, 90, 90], [2, 2, 0, 2, 2])
+    assert judge.ratio(good, gap, "throughput").value == pytest.approx(100 / 90)
+    assert judge.ratio(gap, good, "throughput").value == pytest.approx(0.9)
+    # A window without an answer has no quick p99: it counts as long as a client waits.
+    assert judge.ratio(gap, good, "p99").value > 2
+    assert judge.typical(windows([0] * 3, [0] * 3), "p99") == judge.NEVER
+
+
 EVEN = Ratio(1.0, 0.98, 1.02, 5)
 
 
@@ -75,6 +84,9 @@ EVEN = Ratio(1.0, 0.98, 1.02, 5)
         (Ratio(0.98, 0.97, 0.99, 5), Ratio(0.5, 0.4, 0.6, 5), "plan"),
         (Ratio(1.02, 1.01, 1.03, 5), Ratio(1.5, 1.4, 1.6, 5), "rule"),
         (Ratio(0.98, 0.97, 0.99, 5), EVEN, "rule"),
+        # Less than 95 % of the throughput, be the interval ever so wide: p99 does not decide.
+        (Ratio(0.88, 0.70, 1.10, 5), Ratio(0.8, 0.7, 0.9, 5), ""),
+        (Ratio(1.10, 0.95, 1.30, 5), Ratio(1.1, 1.01, 1.2, 5), ""),
     ],
 )
 def test_who_is_ahead(throughput: Ratio, p99: Ratio, ahead: str) -> None:

@@ -1,0 +1,88 @@
+"""What a run does with the time it has, with sessions that fail, and with what is still missing after one."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.box import PACKAGES, Boxes
+from benchmarks.sizing import cells, run, store
+from benchmarks.sizing.cells import Cell
+from benchmarks.sizing.session import FULL
+from lab import checkout
+from lab.errors import LabError
+
+CELLS = [Cell(kind, 256, cpus) for kind in ("io", "cpu") for cpus in cells.CPUS]
+
+
+@pytest.fixture
+def boxes() -> Boxes:
+    """Of which no one is started here."""
+    found = Boxes("none")
+    found.farrier = checkout.ROOT
+    found.remove_all = lambda: None  # type: ignore[method-assign]
+    return found
+
+
+def options(**values: Any) -> argparse.Namespace:
+    return argparse.Namespace(**{"every_cell": False, "again": False, "minutes": 1000, **values})
+
+
+def test_a_session_that_fails_does_not_end_the_run_and_is_told(
+    boxes: Boxes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    def fails(boxes: Boxes, kept: store.Store, fresh: list[Cell], *rest: object) -> None:
+        begun.append(fresh[0].name)
+        raise LabError("the engine is away")
+
+    monkeypatch.setattr(run, "session", fails)
+    log = tmp_path / "log" / "failures.log"
+    assert not run.run(boxes, CELLS, tmp_path, options(), FULL, failures=log)
+    order = [f"{kind}-256m-{cpus:g}cpu" for cpus in (1.0, 2.0, 0.5) for kind in ("io", "cpu")]
+    assert begun == order * run.ATTEMPTS
+    assert log.read_text().count("LabError: the engine is away") == len(begun)
+
+
+def test_no_session_begins_that_would_not_end_in_time(
+    boxes: Boxes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[str, float]] = []
+
+    def fails(boxes: Boxes, kept: store.Store, fresh: list[Cell], *rest: object) -> None:
+        begun.append((fresh[0].kind, fresh[0].cpus))
+        raise LabError("so that no time of its own counts")
+
+    monkeypatch.setattr(run, "session", fails)
+    log = tmp_path / "failures.log"
+    assert not run.run(boxes, CELLS, tmp_path, options(minutes=10), FULL, failures=log)
+    assert begun
+    assert set(begun) <= {key for key, seconds in run.GUESS.items() if seconds <= 600}
+    begun.clear()
+    assert not run.run(boxes, CELLS, tmp_path, options(minutes=0), FULL)
+    assert not begun
+
+
+def test_the_samples_belong_to_what_is_measured_not_to_the_images_name(
+    boxes: Boxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = store.digest(boxes.contents, boxes.farrier)
+    assert all(name in boxes.contents for name in PACKAGES)
+    store.digest.cache_clear()
+    monkeypatch.setattr(cells, "CLIENTS", 50)
+    assert store.digest(boxes.contents, boxes.farrier) != known
+    store.digest.cache_clear()
+
+
+def test_what_is_left_is_estimated_by_sessions_of_the_same_kind() -> None:
+    groups = cells.groups(CELLS)
+    progress = run.Progress(groups)
+    first, second = groups[0], groups[1]
+    assert progress.left() == sum(run.GUESS[group[0].kind, group[0].cpus] for group in groups)
+    progress.ratios = [(first[0].kind, 2.0), (second[0].kind, 0.5)]
+    assert progress.expected(first) == 2 * run.GUESS[first[0].kind, first[0].cpus]
+    assert progress.expected(second) == 0.5 * run.GUESS[second[0].kind, second[0].cpus]
