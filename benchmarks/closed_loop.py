@@ -206,7 +206,8 @@ class _Load:
             self.anew += self.opens <= began < self.closes
             self.close(client)
             self.ask(client)
-            client.began = began
+            if client.sock is not None:  # else it was refused, and has failed
+                client.began = began
         else:
             self.fail(client, kind)
 

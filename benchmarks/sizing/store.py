@@ -37,10 +37,6 @@ SITE = ROOT / "benchmarks/sizing/site"
 LOAD = ROOT / "benchmarks/closed_loop.py"
 
 
-#: What of a machine has to be equal for its samples to be gone on from.
-SIZE = ("cpus", "architecture", "memory_gib")
-
-
 @cache
 def digest(contents: str, farrier: Path) -> str:
     """What the samples depend on: the versions in the image (not its name, which tells of the month and the
@@ -72,9 +68,13 @@ def _add(total: hashlib._Hash, folder: Path) -> None:
 
 def machine(docker: str = "") -> dict[str, Any]:
     """This machine, as a session's first record has it. docker: the engine's version."""
+    return size() | {"kernel": platform.release(), "cpu_model": _cpu_model(), "docker": docker}
+
+
+def size() -> dict[str, Any]:
+    """What of a machine has to be equal for its samples to be gone on from."""
     return {
-        "cpus": os.cpu_count(), "architecture": platform.machine(), "memory_gib": summary.memory_gib(),
-        "kernel": platform.release(), "cpu_model": _cpu_model(), "docker": docker,
+        "cpus": os.cpu_count(), "architecture": platform.machine(), "memory_gib": summary.memory_gib()
     }  # fmt: skip
 
 
@@ -137,7 +137,7 @@ class Store:
 
     def counted(self, cell: Cell) -> dict[str, dict[str, Any]]:
         """name -> session of those whose records count for a cell."""
-        here = machine()
+        here = size()
         known = {record["session"]: record for record in self.of("session")}
         done: dict[str, set[int]] = {}
         for record in self.of("done"):
@@ -145,7 +145,7 @@ class Store:
         ended = [
             name
             for name, one in known.items()
-            if name in done and all(one["machine"][key] == here[key] for key in SIZE)
+            if name in done and all(one["machine"][key] == value for key, value in here.items())
         ]
         whole = [name for name in ended if known[name]["whole"] and cell.memory_mib in done[name]]
         return {name: known[name] for name in ended[ended.index(whole[-1]) :]} if whole else {}
