@@ -86,17 +86,30 @@ def _leave(number: int, _frame: object) -> None:
 
 
 def _print(found: dict[str, Any], as_json: bool) -> None:
+    try:
+        print(_text(found, as_json), flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What could not be written would be tried again at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise FarrierError(f"the measurement could not be written: {error.strerror}", 1) from None
+
+
+def _text(found: dict[str, Any], as_json: bool) -> str:
+    """A program reads one line, a person at a terminal an indented one."""
     if as_json:
         import json
 
-        print(json.dumps(found, indent=2))
-        return
+        return json.dumps(found, indent=2 if sys.stdout.isatty() else None)
     import shutil
 
     from farrier.measure.table import render
 
-    print(render(found, min(shutil.get_terminal_size((100, 24)).columns, 120)))
-    print("\nTo plan with it: add --json > FILE, then farrier plan --measured FILE")
+    text = render(found, min(shutil.get_terminal_size((100, 24)).columns, 120))
+    if found["failed"] is not None:
+        return text
+    return f"{text}\n\nTo plan with it: add --json > FILE, then farrier plan --measured FILE"
 
 
 def _show_log(lines: list[str] | tuple[str, ...]) -> None:

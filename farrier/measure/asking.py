@@ -13,11 +13,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from farrier.errors import FarrierError
+from ..errors import FarrierError
 
 FORM = 'METHOD /PATH [BODY], such as "GET /" or "POST /orders {\\"id\\": 1}"'
 #: Largest part of a response that is kept to say what was wrong with it; the rest is read and dropped.
 HEAD_LIMIT = 65536
+
+#: How often a request is asked at first, until it has an answer below 500.
+TRIES = 3
+#: The share of 5xx above which a request counts as failing.
+FAILING_FROM = 0.1
 
 
 class NoAnswer(Exception):
@@ -39,8 +44,25 @@ class Request:
 
     @property
     def status(self) -> int | None:
-        """What it was answered most; None: nothing yet."""
-        return self.statuses.most_common(1)[0][0] if self.statuses else None
+        """What it was answered most, of the failures if it is failing; None: nothing yet."""
+        among = self.statuses
+        if self.failing:
+            among = Counter({status: count for status, count in among.items() if status >= 500})
+        return among.most_common(1)[0][0] if among else None
+
+    @property
+    def failures(self) -> int:
+        """Answers of 5xx."""
+        return sum(count for status, count in self.statuses.items() if status >= 500)
+
+    @property
+    def failing(self) -> bool:
+        """Whether it answers 5xx too often for its figures to be those of a page."""
+        return self.failures > FAILING_FROM * self.statuses.total()
+
+    @property
+    def share_failed(self) -> str:
+        return f"{self.failures:,} of {self.statuses.total():,} requests"
 
     @classmethod
     def parse(cls, text: str) -> Request:

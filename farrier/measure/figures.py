@@ -14,6 +14,9 @@ SETTLING = 3
 #: A slope counts from this many standard errors on: Student's t for the degrees of freedom that seven blocks
 #: leave, 95 % two-sided.
 SIGNIFICANT = 2.45
+#: Bytes in 1,000 requests up to which a bound is as good as no growth: one arena of 256 KiB more among 1,000
+#: requests bounds it by 1.3 MiB.
+NEGLIGIBLE = 1.5 * (1 << 20)
 
 
 def growth(samples: Sequence[tuple[int, int]]) -> tuple[float, float]:
@@ -34,23 +37,19 @@ def growth(samples: Sequence[tuple[int, int]]) -> tuple[float, float]:
     return mean, math.sqrt(variance / len(slopes))
 
 
-def grown(slope: float, error: float) -> int:
-    """``growth_per_1000``: 0 where the slope is not above its error."""
-    return round(slope) if slope > SIGNIFICANT * error and slope > 0 else 0
+def bound(slope: float, error: float) -> float:
+    """What growth may be at most, in the unit of ``slope``: the upper end of its 95 % interval."""
+    return slope + SIGNIFICANT * error
+
+
+def grown(slope: float, error: float) -> int | None:
+    """``growth_per_1000``: 0 where it is bounded small, None where it is not and may be none as well."""
+    if slope > SIGNIFICANT * error and slope > 0:
+        return round(slope)
+    return 0 if bound(slope, error) <= NEGLIGIBLE else None
 
 
 def shared_fraction(app_memory: int, own: int) -> float:
     """Such that the plan's ``worker = app_memory x (1 - shared_fraction)`` is what a forked worker has of its
     own after the warm-up (its USS): see footprint() in farrier/sizing/memory.py. From 0 to below 1."""
     return min(max(1 - own / app_memory, 0.0), 0.999)
-
-
-def kind(interface: str | None, cpu: float | None, wait: float | None) -> str | None:
-    """``async`` for ASGI; else by what a request does most of its time; None where that was not measured."""
-    if cpu is None or wait is None:
-        return None
-    if interface == "asgi":
-        return "async"
-    if wait < 0.5 * cpu:
-        return "cpu"
-    return "io" if wait > 4 * cpu else "mixed"

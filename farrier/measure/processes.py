@@ -14,6 +14,7 @@ from farrier.health.memory import ProcessMemory, process_memory
 #: In the environment of everything that is started here, with a value of its own for each run.
 MARK = "FARRIER_MEASURE"
 
+_PR_SET_CHILD_SUBREAPER = 36
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -149,3 +150,46 @@ def end_marked(token: str, seconds: float = 2.0) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
+
+
+def adopt_orphans() -> None:
+    """Whoever loses its parent below this process becomes its child (prctl(2), PR_SET_CHILD_SUBREAPER).
+
+    So descendants() finds also what left its session and has another environment.
+    """
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def descendants() -> set[int]:
+    """Of this process, and of those in turn, as far as they run."""
+    parents: dict[int, int] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                state, parent = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[:2]
+                if state not in "ZX":
+                    parents[int(name)] = int(parent)
+    found, last = set[int](), {os.getpid()}
+    while last:
+        last = {pid for pid, parent in parents.items() if parent in last} - found
+        found |= last
+    return found
+
+
+def end_descendants(others: set[int], seconds: float = 2.0) -> None:
+    """KILL for each but ``others``, until there is none: one may start another meanwhile."""
+    deadline = time.monotonic() + seconds
+    ended: set[int] = set()
+    while (left := descendants() - others) and time.monotonic() < deadline:
+        ended |= left
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+    for pid in ended:
+        # Nobody else asks for one that was adopted.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)

@@ -210,6 +210,13 @@ class Server:
                     found.append(json.loads(line))
         return found
 
+    def ended(self, pid: int) -> str | None:
+        """Why a worker ended, one line; None: it did not, or was stopped here."""
+        for one in reversed(self.events("worker_ended")):
+            if one.get("worker") == pid and one.get("reason") != "stopped":
+                return str(one["message"])
+        return None
+
     def why(self, otherwise: str = "it ended while it booted") -> str:
         """One line: why it does not boot."""
         refused = self.events("boot_failed")

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import secrets
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from farrier.errors import FarrierError
 from farrier.measure import figures, processes
-from farrier.measure.asking import Connection, NoAnswer, Request
+from farrier.measure.asking import TRIES, Connection, NoAnswer, Request
 from farrier.measure.processes import ProcessGone
 from farrier.measure.server import AppFailed, Launch, Server, environment, start
 
@@ -29,17 +31,29 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 #: Requests of the warm-up, for each worker, and the share of the time it may take.
-WARM, WARM_SHARE = 100, 0.08
-#: Requests from which growth and times are taken, and the share of the time they may take.
-STEADY, STEADY_SHARE = 1000, 0.3
+WARM, WARM_SHARE = 100, 0.05
+#: Requests one by one, from which times are taken, and the share of the time they may take.
+TIMED, TIMED_SHARE = 200, 0.08
+#: Requests from which growth is taken, and how many times as many where they do not tell it yet.
+STEADY, LONGER = 1000, 4
+#: Bursts before the samples of growth: every thread and connection has had requests then.
+FIRST_BURSTS = 3
+#: The share of more time that goes to more requests; the other stages take their own shares of it.
+OF_MORE_TIME = 0.65
 #: Requests at once: threads and loops are asked for so many.
 AT_ONCE_THREADS, AT_ONCE_LOOP = 8, 16
 #: Connections of which the second lot is compared with the first, which fills what the heap has free.
 CONNECTIONS_FIRST, CONNECTIONS_MORE = 100, 300
 #: Longest share of the time that one answer may take.
 ANSWER_SHARE, ANSWER_MOST = 0.25, 10.0
-#: Seconds of the time that are kept to end everything.
-END = 1.0
+#: Seconds that the connections of a loop take.
+CONNECTIONS_SECONDS = 1.0
+#: Seconds in which a server stops, before the next may boot.
+STOPPING = 0.5
+#: Seconds of the time that are kept to end everything, and the share of it where that is less.
+END, END_SHARE = 1.0, 0.1
+#: The share of 5xx from which on a note tells them.
+TOLD_FROM = 0.01
 #: Bytes that must stay free beside what a stage is expected to take.
 SPARE = 16 * MIB
 #: Bytes with which no more requests are made, and after how many of them that is looked at: a little later
@@ -50,6 +64,11 @@ SERVES = {"sync": "wsgi", "gthread": "wsgi", "gevent": "wsgi", "asgi": "asgi", "
 #: Fields of the plan that glibc reads from the environment (mallopt(3)).
 ALLOCATOR = {"malloc_arena_max": "MALLOC_ARENA_MAX", "malloc_trim_threshold": "MALLOC_TRIM_THRESHOLD_"}
 HEALTH = Request("GET", "/health")
+#: What is left out where no request succeeded in the end.
+OF_REQUESTS = (
+    *("growth_per_1000", "growth_error", "request_memory", "connection_memory", "connections"),
+    *("cpu_per_request", "wait_per_request"),
+)
 
 
 class NoRoom(Exception):
@@ -78,10 +97,13 @@ def measure(question: Question) -> dict[str, Any]:
     """
     token = secrets.token_hex(8)
     folder = Path(tempfile.mkdtemp(prefix="farrier-measure-"))
+    processes.adopt_orphans()
+    others = processes.descendants()
     try:
         return Session(question, folder, token).run()
     finally:
         processes.end_marked(token)
+        processes.end_descendants(others)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -94,7 +116,7 @@ class Session:
         self.question = question
         self.folder = folder
         self.began = time.monotonic()
-        self.deadline = self.began + question.seconds - min(END, question.seconds / 4)
+        self.deadline = self.began + question.seconds - min(END, max(question.seconds * END_SHARE, 0.5))
         self.environ = environment(question.environ, token)
         self.budget = question.budget or read_budget()
         self.requests = list(question.requests)
@@ -107,6 +129,9 @@ class Session:
         self.settled = False
         self.free_before = 0
         self.boots: bool | None = None
+        self.worker = 0
+        self.asked = HEALTH
+        self.each = 0.0
 
     def run(self) -> dict[str, Any]:
         self.imported = self.look()
@@ -221,25 +246,28 @@ class Session:
         self.check_room(launch)
         with Server(launch, 1, preload=False, deadline=self.deadline) as server:
             self.found["boot_seconds"] = server.until_ready(1)
-            worker = server.workers[0]
+            self.worker = server.workers[0]
             try:
-                self.found["app_memory"] = processes.memory(worker).rss
+                self.found["app_memory"] = processes.memory(self.worker).rss
                 self.found["alone"] = _at_rest(server)
-                worker = self.first_answers(server, worker)
-                self.warm_up(server, worker)
-                self.found["app_memory"] = processes.memory(worker).rss
+                self.first_answers(server)
+                self.warm_up(server, self.worker)
+                self.leave_out_failing(server)
+                self.found["app_memory"] = processes.memory(self.worker).rss
                 self.settled = True
                 self.found["alone"] = _at_rest(server)
-                self.second(server, worker)
-                worker = server.workers[0]
-                self.one_by_one(server, worker)
-                self.at_once(server, worker, launch)
+                self.second(server, self.worker)
+                self.worker = server.workers[0]
+                self.one_by_one(server, self.worker)
+                self.at_once(server, self.worker, launch)
+                self.steady(server, self.worker, launch)
                 if launch.worker_class in LOOPS:
-                    self.connections(server, worker)
+                    self.connections(server, self.worker)
             except NoRoom as error:
                 self.note(str(error))
             except (ProcessGone, NoAnswer) as error:
-                self.note(_what_ended(server, error))
+                self.note(self.what_ended(server, error))
+            self.leave_out_failing(server)
 
     def check_room(self, launch: Launch) -> None:
         """Raises AppFailed where the app alone cannot fit: the kernel would take somebody for it."""
@@ -252,10 +280,14 @@ class Session:
         """Bytes; of a smaller machine that was named no more than it has."""
         return min(processes.free_memory(), self.budget.memory_bytes)
 
-    def look_for_room(self, count: int) -> None:
+    def look_for_room(self, count: int, every: int = LOOK_EVERY) -> None:
         """Raises NoRoom."""
-        if count % LOOK_EVERY == 0 and self.free() < LEAST:
+        if count % every == 0 and self.free() < LEAST:
             raise NoRoom(f"the memory was used up after {count} requests: what follows was left out")
+
+    def more(self, missing: float) -> str:
+        """``--seconds N``, with which so many more seconds are there for what had none."""
+        return f"--seconds {math.ceil(self.question.seconds + max(missing, 0.1) / OF_MORE_TIME)}"
 
     @property
     def patience_seconds(self) -> float:
@@ -267,12 +299,12 @@ class Session:
         """Until when an answer is waited for."""
         return min(time.monotonic() + self.patience_seconds, self.deadline)
 
-    def first_answers(self, server: Server, worker: int) -> int:
-        """Asks each request and leaves out what fails; the worker's pid then. Raises AppFailed if all do."""
+    def first_answers(self, server: Server) -> None:
+        """Asks each request and leaves out what fails. Raises AppFailed if all do."""
         wrong = []
         for request in self.requests:
             status = None
-            for _ in range(3):
+            for _ in range(TRIES):
                 try:
                     with Connection(server.address) as connection:
                         status, _seconds = self.ask(connection, request)
@@ -283,7 +315,7 @@ class Session:
                     wrong.append((request, text))
                     killed = server.killed
                     # It may be stuck in that request for ever.
-                    worker = server.replace(worker)
+                    self.worker = server.replace(self.worker)
                     if server.killed > killed:
                         wrong[-1] = (request, f"{request.name} took more memory than there is")
                     break
@@ -297,12 +329,23 @@ class Session:
             raise AppFailed(f"no request succeeded: {why}", server.tail())
         for _, text in wrong:
             self.note(f"{text}: left out of every figure")
-        for request in self.requests:
-            if request.status is not None and request.status >= 300:
-                self.note(f"{request.name} answers {request.status}: the figures are those of such an answer")
-        return worker
+
+    def leave_out_failing(self, server: Server) -> None:
+        """What answers 5xx too often by now. Raises AppFailed where nothing is left."""
+        failing = [one for one in self.requests if one.failing]
+        if not failing:
+            return
+        text = "; ".join(f"{one.name} answered {one.status} in {one.share_failed}" for one in failing)
+        self.requests = [one for one in self.requests if not one.failing]
+        # The one that fails now and then has its part in what was found so far.
+        for name in OF_REQUESTS:
+            self.found.pop(name, None)
+        if not self.requests:
+            raise AppFailed(f"no request succeeded: {text}", server.tail())
+        self.note(f"{text}: the figures of requests were left out" if self.settled else f"{text}: left out")
 
     def ask(self, connection: Connection, request: Request) -> tuple[int, float]:
+        self.asked = request
         status, seconds = connection.ask(
             request.message(self.question.headers), request.method, self.patience
         )
@@ -327,74 +370,140 @@ class Session:
 
     def second(self, server: Server, worker: int) -> None:
         """A second worker beside the first shows what two share; then it goes again."""
-        boot = float(self.found["boot_seconds"])
-        if self.left < self.reserve + 1.3 * boot + self.warm_seconds + 1.0:
-            self.note("one worker alone, not two: no time for the boot of another")
+        needed_seconds = 1.3 * float(self.found["boot_seconds"]) + self.warm_seconds + self.reserve + 0.8
+        if self.left < needed_seconds:
+            more = self.more(needed_seconds - self.left)
+            self.note(f"one worker alone, not two: no time for the boot of another; {more}")
             return
         needed = processes.memory(worker).uss or int(self.found["app_memory"])
         if self.free() < needed * 1.2 + SPARE:
             self.note("one worker alone, not two: no memory for another, so its figures show nothing shared")
             return
-        added = server.add_worker()
+        self.worker = added = server.add_worker()
         self.warm_up(server, added)
         self.found["alone"] = _at_rest(server)
         server.remove_worker()
 
     @property
+    def preload_seconds(self) -> float:
+        """What the preloaded boot takes; nothing where there is none."""
+        if self.found["worker_class"] == "gevent":
+            return 0.0
+        return 1.3 * float(self.imported["import_seconds"]) + 0.8 + 2 * self.warm_seconds
+
+    @property
     def reserve(self) -> float:
         """Seconds that are kept for the preloaded boot, where there are so many."""
-        needed = 1.3 * float(self.imported["import_seconds"]) + 1.0 + 2 * self.warm_seconds
+        needed = self.preload_seconds + (STOPPING if self.preload_seconds else 0.0)
         return needed if self.left > needed else 0.0
 
     def one_by_one(self, server: Server, worker: int) -> None:
-        """Growth, CPU and wait, from requests one after the other. Raises NoRoom."""
-        each = max(self.warm_seconds / max(self.warmed, 1), 1e-5)
-        limit = max(min(self.question.seconds * STEADY_SHARE, self.left - self.reserve - 1.0), 0.5)
-        # The machine may be busier by then than it was in the warm-up.
-        block = min(STEADY, int(0.8 * limit / each)) // figures.BLOCKS
+        """CPU and wait, from requests one after the other. Raises NoRoom."""
+        limit = max(min(self.question.seconds * TIMED_SHARE, self.left - self.reserve - 0.5), 0.3)
         full: NoRoom | None = None
         with Connection(server.address) as connection:
             base = self.transport(connection, worker)
-            samples = [(0, processes.memory(worker).uss or 0)]
+            before = processes.memory(worker).uss or 0
             cpu, queued = processes.cpu_times(worker)
             stop = time.monotonic() + limit
             done, total = 0, 0.0
-            while done < max(block * figures.BLOCKS, 5) and (time.monotonic() < stop or not done):
+            while done < TIMED and (time.monotonic() < stop or not done):
                 total += self.ask(connection, self.requests[done % len(self.requests)])[1]
                 done += 1
-                if block and done % block == 0:
-                    samples.append((done, processes.memory(worker).uss or 0))
                 try:
                     self.look_for_room(done)
                 except NoRoom as error:
                     full = error
                     break
             ran, waited = processes.cpu_times(worker)
-        used = (ran - cpu) / done
+        used, self.each = (ran - cpu) / done, total / done
         self.found["cpu_per_request"] = used
-        self.found["wait_per_request"] = max(total / done - used - (waited - queued) / done - base, 0.0)
+        self.found["wait_per_request"] = max(self.each - used - (waited - queued) / done - base, 0.0)
         if full is not None:
-            grown = (processes.memory(worker).uss or 0) - samples[0][1]
-            self.found["growth_per_1000"] = max(grown, 0) * 1000 // done
+            self.used_up(worker, before, done)
             raise full
-        self.growth(samples, block)
 
-    def growth(self, samples: Sequence[tuple[int, int]], block: int) -> None:
-        """Notes where there are too few samples for it."""
-        done = samples[-1][0]
-        if block < 2 or len(samples) < figures.SETTLING + 4:
-            self.note(f"growth not measured: only {done} requests fit the time")
-            return
+    def used_up(self, worker: int, before: int, done: int) -> None:
+        """Growth where the memory did not last: what was used up."""
+        self.found["growth_per_1000"] = max((processes.memory(worker).uss or 0) - before, 0) * 1000 // done
+
+    def steady(self, server: Server, worker: int, launch: Launch) -> None:
+        """Growth; from several requests at once where one by one they would take too long. Raises NoRoom."""
+        limit = self.left - self.reserve - (CONNECTIONS_SECONDS if launch.worker_class in LOOPS else 0.1)
+        several = 1 if self.each * STEADY < 0.8 * limit else _most_at_once(launch)
+        least = figures.BLOCKS * (1 if several > 1 else 2)
+        stop = time.monotonic() + limit
+        # What one burst takes is seen at the first ones; these must not take all of the time.
+        bursts = 0
+        if limit > (least + FIRST_BURSTS) * self.each:
+            with contextlib.ExitStack() as stack:
+                clients = [stack.enter_context(Connection(server.address)) for _ in range(several)]
+                began = time.monotonic()
+                for turn in range(FIRST_BURSTS):
+                    self.burst(clients, turn)
+                    self.look_for_room((turn + 1) * several, every=1)
+                self.each = (time.monotonic() - began) / FIRST_BURSTS / several
+                bursts = min(int(0.9 * (stop - time.monotonic()) / (self.each * several)), 10**6)
+                if bursts >= least:
+                    whole = math.ceil(STEADY / several / figures.BLOCKS)
+                    self.sample(clients, worker, min(bursts // figures.BLOCKS, whole), stop)
+        if bursts < least:
+            fit, wanted = max(int(limit / self.each), 0) if not bursts else bursts * several, least * several
+            more = self.more(STEADY * self.each - max(limit, 0))
+            self.note(f"growth not measured: {fit} requests fit the time and it takes {wanted}; {more}")
+
+    def sample(self, clients: Sequence[Connection], worker: int, block: int, stop: float) -> None:
+        """Growth from blocks of so many bursts; longer ones where it is not told yet and time is left."""
+        samples = [(0, processes.memory(worker).uss or 0)]
+        bursts, several, began = 0, len(clients), time.monotonic()
+        while time.monotonic() < stop:
+            for _ in range(block):
+                self.burst(clients, bursts)
+                bursts += 1
+                try:
+                    self.look_for_room(bursts * several, every=LOOK_EVERY if several == 1 else 1)
+                except NoRoom:
+                    self.used_up(worker, samples[0][1], bursts * several)
+                    raise
+            samples.append((bursts * several, processes.memory(worker).uss or 0))
+            if len(samples) <= figures.BLOCKS:
+                continue
+            again = time.monotonic() + 1.2 * (time.monotonic() - began)
+            if self.growth(samples) or again > stop or bursts * several >= LONGER * STEADY:
+                break
+            samples, block = samples[::2], block * 2
+        else:
+            if "growth_error" not in self.found and len(samples) >= figures.SETTLING + 4:
+                self.growth(samples)
+        self.tell_growth(samples)
+
+    def growth(self, samples: Sequence[tuple[int, int]]) -> bool:
+        """Whether the samples tell it."""
         slope, error = figures.growth(samples)
         self.found["growth_per_1000"] = figures.grown(slope, error)
         self.found["growth_error"] = round(error)
-        if done < STEADY // 2:
-            self.note(f"growth from {done} requests only")
+        self.found["growth_bound"] = figures.bound(slope, error)
+        return self.found["growth_per_1000"] is not None
+
+    def tell_growth(self, samples: Sequence[tuple[int, int]]) -> None:
+        """Notes where it is not known, or from few requests."""
+        from farrier.sizing import format_bytes
+
+        done = samples[-1][0]
+        more = f"; {self.more((STEADY - done) * self.each)}" if done < STEADY else ""
+        if "growth_error" not in self.found:
+            self.note(f"growth not measured: the time was over after {done} requests{more}")
+        elif self.found["growth_per_1000"] is None:
+            most = format_bytes(round(self.found["growth_bound"]))
+            self.note(f"growth not known: from {done:,} requests it may be up to {most} in 1,000{more}")
+        elif done < STEADY // 2:
+            self.note(f"growth from {done} requests only{more}")
 
     def transport(self, connection: Connection, worker: int) -> float:
         """Seconds that a request takes beside the worker's CPU where no app waits: of the health answer."""
         cpu, queued = processes.cpu_times(worker)
         total, count = 0.0, 50
+        self.asked = HEALTH
         for _ in range(count):
             total += connection.ask(HEALTH.message(), "GET", self.patience)[1]
         ran, waited = processes.cpu_times(worker)
@@ -402,12 +511,12 @@ class Session:
 
     def at_once(self, server: Server, worker: int, launch: Launch) -> None:
         """What one more request in hand takes."""
-        most = {"sync": 1, "gthread": min(launch.threads, AT_ONCE_THREADS)}.get(
-            launch.worker_class, AT_ONCE_LOOP
-        )
-        if self.left < self.reserve + 0.5:
-            self.note("memory of requests in hand not measured: no time")
+        most = _most_at_once(launch)
+        if self.left < self.reserve + 0.3 + self.each:
+            more = self.more(self.reserve + 0.3 + self.each - self.left)
+            self.note(f"memory of requests in hand not measured: no time; {more}")
             return
+        self.asked = HEALTH
         with contextlib.ExitStack() as stack:
             clients = [stack.enter_context(Connection(server.address)) for _ in range(most)]
             # Every thread and connection has been used once, so that only the requests are new.
@@ -424,7 +533,7 @@ class Session:
             base = processes.peak(worker)
             stop = min(time.monotonic() + self.question.seconds * 0.05, self.deadline - self.reserve)
             for turn in range(5):
-                if turn and (time.monotonic() > stop or self.free() < SPARE):
+                if turn and (time.monotonic() + self.each > stop or self.free() < SPARE):
                     break
                 self.burst(clients, turn)
             self.found["request_memory"] = max(processes.peak(worker) - base, 0) // max(most - 1, 1)
@@ -433,15 +542,22 @@ class Session:
         chosen = [self.requests[(turn + index) % len(self.requests)] for index in range(len(clients))]
         until = self.patience
         for one, request in zip(clients, chosen, strict=True):
+            self.asked = request
             one.send(request.message(self.question.headers), until)
         for one, request in zip(clients, chosen, strict=True):
+            self.asked = request
             request.statuses[one.receive(request.method, until)] += 1
 
     def connections(self, server: Server, worker: int) -> None:
         """What one more connection takes: idle after a request, or half-way through sending one."""
-        if self.left < self.reserve + 0.5 or self.free() < SPARE + 32 * MIB:
-            self.note("memory of a connection not measured: no time or no memory for it")
+        if self.free() < SPARE + 32 * MIB:
+            self.note("memory of a connection not measured: no memory for it")
             return
+        if self.left < self.reserve + CONNECTIONS_SECONDS / 2:
+            more = self.more(self.reserve + CONNECTIONS_SECONDS - self.left)
+            self.note(f"memory of a connection not measured: no time for it; {more}")
+            return
+        self.asked = HEALTH
         idle = self.lot(server, worker, lambda one: one.ask(HEALTH.message(), "GET", self.patience))
         part = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: 1"
         slow = self.lot(server, worker, lambda one: one.send(part, self.patience))
@@ -469,8 +585,9 @@ class Session:
         if launch.worker_class == "gevent":
             self.note("not preloaded: gevent patches the standard library before the import, in each worker")
             return
-        if self.reserve == 0.0:
-            self.note("not preloaded: no time left for another boot")
+        if self.left <= self.preload_seconds:
+            more = self.more(self.preload_seconds - self.left)
+            self.note(f"not preloaded: no time left for another boot; {more}")
             return
         free, app = self.free() - SPARE // 2, int(self.imported["import_memory"])
         # A worker of its own has a twentieth at least; what it takes beyond that is looked at as it grows.
@@ -480,7 +597,10 @@ class Session:
         workers = 2 if free > app * 1.3 else 1
         expected = {request.name: request.status for request in self.requests}
         try:
-            with Server(launch, workers, preload=True, deadline=self.deadline) as server:
+            with (
+                Server(launch, workers, preload=True, deadline=self.deadline) as server,
+                self.counted_apart(),
+            ):
                 self.compare(server, expected)
         except AppFailed as error:
             if self.left <= 0:
@@ -489,10 +609,26 @@ class Session:
             self.boots = False
             self.findings.append(f"preloaded it does not boot: {error}")
 
+    @contextlib.contextmanager
+    def counted_apart(self) -> Iterator[None]:
+        """What fails preloaded is a finding, and no failure of the app's."""
+        alone = [one.statuses for one in self.requests]
+        for one in self.requests:
+            one.statuses = Counter()
+        try:
+            yield
+        finally:
+            for one, before in zip(self.requests, alone, strict=True):
+                if one.failing and self.boots is not False:
+                    self.boots = False
+                    self.findings.append(f"preloaded, {one.name} answered {one.status} in {one.share_failed}")
+                one.statuses = before if one.failing else before + one.statuses
+
     def compare(self, server: Server, expected: Mapping[str, int | None]) -> None:
         """Whether each worker answers as an app that is not preloaded, and what it has of its own then."""
         try:
             for worker in server.workers:
+                self.worker = worker
                 wrong = self.differs(server, worker, expected)
                 if wrong is not None:
                     self.boots = False
@@ -511,31 +647,69 @@ class Session:
                 self.note(f"preloaded, the memory was used up: {error}")
                 return
             self.boots = False
-            self.findings.append(f"preloaded, a request has no answer: {error}")
+            self.findings.append(f"preloaded, {self.asked.name} has no answer: {error}")
         except ProcessGone as error:
-            self.note(_what_ended(server, error))
+            self.note(self.what_ended(server, error))
 
     def differs(self, server: Server, worker: int, expected: Mapping[str, int | None]) -> str | None:
         """A sentence, where one worker fails at what the app alone does. Raises NoAnswer."""
         with server.only(worker), Connection(server.address) as connection:
             for request in self.requests:
-                status, _ = self.ask(connection, request)
-                if status >= 500:
+                # As often as alone: one that fails now and then does so in either.
+                for _ in range(TRIES):
+                    status, _seconds = self.ask(connection, request)
+                    if status < 500:
+                        break
+                else:
                     return f"preloaded, {request.name} answers {status}, alone {expected[request.name]}"
         return None
 
+    def what_ended(self, server: Server, error: Exception) -> str:
+        """A sentence; the arbiter knows in a moment why the worker that was measured ended."""
+        name = self.asked.name
+        if self.left <= 0:
+            return f"the time was over while {name} was asked: what follows was left out"
+        until = time.monotonic() + (0.0 if isinstance(error.__cause__, TimeoutError) else 1.0)
+        while (ended := server.ended(self.worker)) is None and not server.killed:
+            if time.monotonic() > until:
+                break
+            time.sleep(0.02)
+        if server.killed:
+            return "a worker was killed for memory: the figures that are missing would have come from it"
+        if isinstance(error, ProcessGone):
+            return f"{ended or error}: what follows was left out"
+        return f"{ended or f'{name} had no answer ({error})'}: what follows was left out"
+
     # --- the answer -------------------------------------------------------------------------------
+
+    def tell_statuses(self) -> None:
+        """Notes for what was not answered as a page; what says nothing of the app's pages is dropped."""
+        for one in self.requests:
+            total, most = one.statuses.total(), one.status or 0
+            if one.failures > TOLD_FROM * total:
+                self.note(f"{one.name} answered 5xx in {one.share_failed}")
+            if 300 <= most < 500:
+                self.note(f"{one.name} answered {most}: name requests that your app answers")
+            elif other := sum(count for status, count in one.statuses.items() if 300 <= status < 500):
+                self.note(f"{one.name} answered 3xx or 4xx in {other:,} of {total:,} requests")
+        if self.requests and all((one.status or 0) >= 300 for one in self.requests):
+            for name in ("request_memory", "cpu_per_request", "wait_per_request"):
+                self.found.pop(name, None)
+            if not self.found.get("growth_per_1000"):
+                self.found["growth_per_1000"] = None
 
     def answer(self) -> dict[str, Any]:
         """Every key of the schema."""
+        from farrier.sizing import kind_of
+
+        self.tell_statuses()
         found, imported = self.found, self.imported
         shared, app_memory = found.get("shared"), found.get("app_memory")
         fraction = None
         if shared and shared["uss"] is not None and app_memory and self.settled:
             fraction = round(figures.shared_fraction(app_memory, shared["uss"]), 3)
         cpu, wait = found.get("cpu_per_request"), found.get("wait_per_request")
-        told = all(one.status is not None and one.status < 400 for one in self.requests)
-        kind = figures.kind(imported["interface"], cpu, wait) if told else None
+        kind = kind_of(cpu, wait, imported["interface"]) if cpu is not None else None
         safe = False if self.findings else self.boots
         return {
             "schema": 1,
@@ -547,7 +721,13 @@ class Session:
             "gunicorn": imported["gunicorn"],
             "machine": {"memory_bytes": self.budget.memory_bytes, "cpus": self.budget.cpus},
             "requests": [
-                {"method": one.method, "path": one.path, "status": one.status, "count": one.statuses.total()}
+                {
+                    "method": one.method,
+                    "path": one.path,
+                    "status": one.status,
+                    "count": one.statuses.total(),
+                    "statuses": {str(status): count for status, count in sorted(one.statuses.items())},
+                }
                 for one in self.question.requests
             ],
             "seconds": round(time.monotonic() - self.began, 2),
@@ -590,15 +770,10 @@ def _at_rest(server: Server) -> dict[str, int | None]:
     return {"workers": len(pids), **each, "master_pss": master}
 
 
-def _what_ended(server: Server, error: Exception) -> str:
-    """A sentence; the arbiter knows in a moment why a worker ended."""
-    until = time.monotonic() + 1.0
-    while time.monotonic() < until and not server.events("worker_ended") and not server.killed:
-        time.sleep(0.02)
-    if server.killed:
-        return "a worker was killed for memory: the figures that are missing would have come from it"
-    ended = server.events("worker_ended")
-    return str(ended[-1]["message"]) if ended else f"the requests were cut short: {error}"
+def _most_at_once(launch: Launch) -> int:
+    """Requests that a worker of its class takes at once, of those that are asked here."""
+    threads = min(launch.threads, AT_ONCE_THREADS)
+    return {"sync": 1, "gthread": threads}.get(launch.worker_class, AT_ONCE_LOOP)
 
 
 def _until_threads(worker: int, count: int) -> None:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from farrier.measure.asking import TRIES
 from farrier.sizing import format_bytes
 
 NOT_MEASURED = "not measured"
@@ -49,14 +50,23 @@ def _asked(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         (
             "asked" if index == 0 else "",
-            f"{one['method']} {one['path']}: {one['status'] or 'no answer'}, {one['count']:,} times",
+            f"{one['method']} {one['path']}: {_statuses(one)}",
         )
         for index, one in enumerate(found["requests"])
     ]
 
 
+def _statuses(one: Mapping[str, Any]) -> str:
+    """``200, 1,443 times``; each of them where there are several."""
+    several = one.get("statuses") or {}
+    if len(several) > 1:
+        return ", ".join(f"{status} {count:,} times" for status, count in several.items())
+    return f"{one['status'] or 'no answer'}, {one['count']:,} times"
+
+
 def _memory(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    warm = "its boot" if found["cpu_per_request"] is None else "the warm-up"
+    few = sum(one["count"] for one in found["requests"]) <= TRIES * len(found["requests"])
+    warm = "its boot" if few else "the warm-up"
     rows = [
         ("import", f"{_bytes(found['import_memory'])} in {_seconds(found['import_seconds'])}"),
         ("boot of a worker", _seconds(found["boot_seconds"])),
@@ -77,7 +87,7 @@ def _memory(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     growth = found["growth_per_1000"]
     text = NOT_MEASURED if growth is None else f"{_bytes(growth)} in 1,000 requests"
     if growth == 0:
-        text = "none above its error"
+        text = "none, or next to none"
     return [*rows, ("growth", text)]
 
 

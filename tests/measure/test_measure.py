@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 
+from farrier.sizing import kind_of
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
 
 #: About 60 MiB of objects, of which a request reads a few; /leak keeps 10 KiB, 1 MiB in 100 requests.
 HEAVY = """
-import time
+import time, itertools
+COUNT = itertools.count()
 DATA = [{"id": i, "name": f"name {i}", "tags": [str(i), i * 1.5]} for i in range(110_000)]
 KEPT = []
 def app(environ, start_response):
@@ -32,6 +35,11 @@ def app(environ, start_response):
         time.sleep(0.01)
     if path == "/broken":
         raise RuntimeError("broken by design")
+    if path == "/flaky" and next(COUNT) % 3 == 1:
+        raise RuntimeError("broken now and then")
+    if path == "/slow":
+        KEPT.append(bytearray(b"x" * 10486))
+        time.sleep(0.02)
     status = "404 Not Found" if path == "/missing" else "200 OK"
     body = DATA[7]["name"].encode()
     start_response(status, [("Content-Length", str(len(body)))])
@@ -58,7 +66,7 @@ def answer():
     while True:
         ANSWERS.put(ASKED.get())
 threading.Thread(target=answer, name="answerer", daemon=True).start()
-CHILD = subprocess.Popen(["sleep", "300"], start_new_session=True)
+CHILD = subprocess.Popen(["sleep", "29.7531"], start_new_session=True, env={})
 def app(environ, start_response):
     ASKED.put(b"ok")
     body = ANSWERS.get(timeout=0.1)
@@ -106,6 +114,17 @@ def object_of(done: subprocess.CompletedProcess[str], status: int = 0) -> dict[s
     return found
 
 
+def command_lines() -> list[str]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                found.append((folder / "cmdline").read_bytes().decode().replace("\0", " ").strip())
+            except OSError:
+                continue
+    return found
+
+
 def left_over(token: str) -> list[str]:
     """Command lines of the processes that carry ``token`` in their environment."""
     found = []
@@ -120,10 +139,14 @@ def left_over(token: str) -> list[str]:
 
 
 def test_a_heavy_app_that_leaks_is_measured_whole(measure: Measure) -> None:
-    found = object_of(measure("heavy:app", "--request", "GET /leak", "--json", PROBE="measured-whole"))
+    found = object_of(
+        measure("heavy:app", "--request", "GET /leak", "--json", "--seconds", "9", PROBE="measured-whole")
+    )
     assert found["schema"] == 1
     assert (found["interface"], found["worker_class"], found["framework"]) == ("wsgi", "gthread", None)
-    assert found["requests"][0]["status"] == 200
+    asked = found["requests"][0]
+    assert (asked["status"], asked["statuses"]) == (200, {"200": asked["count"]})
+    assert found["kind"] == kind_of(found["cpu_per_request"], found["wait_per_request"], "wsgi")
     assert found["growth_per_1000"] == pytest.approx(10 * MIB, rel=0.15)
     # Alone each worker has all of its own; preloaded it keeps the objects that no request touches.
     alone, shared = found["alone"], found["shared"]
@@ -148,11 +171,28 @@ def test_times_are_those_of_the_app_and_a_404_and_a_failure_are_said(measure: Me
     assert [one["status"] for one in found["requests"]] == [200, 500, 404]
     assert found["requests"][1]["count"] == 3
     assert any(note.startswith("GET /broken answers 500: left out") for note in found["notes"])
-    assert any(note.startswith("GET /missing answers 404") for note in found["notes"])
+    assert any(note.startswith("GET /missing answered 404: name") for note in found["notes"])
+
+
+def test_a_leak_of_slow_requests_is_found_in_the_time_of_a_deploy(measure: Measure) -> None:
+    """At 20 ms each a thousand would take 20 s one by one."""
+    found = object_of(measure("heavy:app", "--request", "GET /slow", "--json", "--seconds", "9"))
+    assert found["growth_per_1000"] is None or found["growth_per_1000"] > 5 * MIB
+    assert found["growth_error"] is not None, found["notes"]
+    assert found["kind"] == "io"
+
+
+def test_a_request_that_fails_now_and_then_is_no_success(measure: Measure) -> None:
+    done = measure("heavy:app", "--request", "GET /flaky", "--seconds", "9", "--json")
+    found = object_of(done, status=1)
+    assert found["requests"][0]["statuses"].keys() == {"200", "500"}
+    assert found["requests"][0]["status"] == 500
+    assert found["failed"].startswith("no request succeeded: GET /flaky answered 500 in ")
+    assert found["cpu_per_request"] is None
 
 
 def test_an_event_loop_has_its_connections_measured_too(measure: Measure) -> None:
-    found = object_of(measure("loop:create_app()", "--json", "--seconds", "12"))
+    found = object_of(measure("loop:create_app()", "--json", "--seconds", "9"))
     assert (found["interface"], found["worker_class"], found["kind"]) == ("asgi", "asgi", "async")
     # Each request in hand holds 1 MiB while it waits.
     assert found["request_memory"] == pytest.approx(MIB, rel=0.3)
@@ -161,17 +201,18 @@ def test_an_event_loop_has_its_connections_measured_too(measure: Measure) -> Non
 
 
 def test_an_app_that_lives_by_its_thread_is_not_preloaded(measure: Measure) -> None:
-    found = object_of(measure("threaded:app", "--json", PROBE="measured-thread"))
+    found = object_of(measure("threaded:app", "--json", "--seconds", "8", PROBE="measured-thread"))
     assert found["preload_safe"] is False
     assert found["preload_findings"][0] == "thread 'answerer' (threaded.py) is alive after the import"
-    assert "(sleep 300)" in found["preload_findings"][1]
+    assert "(sleep 29.7531)" in found["preload_findings"][1]
     assert "preloaded, GET / answers 500, alone 200" in found["preload_findings"]
-    # Its child had left the group and the session.
     assert left_over("PROBE=measured-thread") == []
+    # Its children had left the group and the session, and had another environment.
+    assert [one for one in command_lines() if one == "sleep 29.7531"] == []
 
 
 def test_an_app_that_answers_only_5xx_fails_and_its_memory_stands(measure: Measure) -> None:
-    done = measure("heavy:app", "--request", "GET /broken", "--json")
+    done = measure("heavy:app", "--request", "GET /broken", "--json", "--seconds", "9")
     found = object_of(done, status=1)
     assert done.stderr.splitlines()[-1] == "farrier: no request succeeded: GET /broken answers 500"
     assert found["failed"] in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -54,6 +55,23 @@ def test_a_message_has_what_its_body_needs_and_a_persons_own_headers() -> None:
 def test_what_is_no_header_is_refused(text: str) -> None:
     with pytest.raises(FarrierError, match="NAME: VALUE"):
         parse_header(text)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status", "failing"),
+    [
+        ({}, None, False),
+        ({200: 90, 500: 10}, 200, False),
+        ({200: 67, 500: 20, 503: 13}, 500, True),
+        ({404: 10}, 404, False),
+        ({500: 3}, 500, True),
+    ],
+)
+def test_more_than_a_tenth_of_5xx_is_a_request_that_fails(
+    statuses: dict[int, int], status: int | None, failing: bool
+) -> None:
+    request = Request("GET", "/", statuses=Counter(statuses))
+    assert (request.status, request.failing) == (status, failing)
 
 
 @contextmanager

@@ -1,10 +1,10 @@
-"""What is made of samples: growth that is told from steps, the kind, the share that a fork keeps."""
+"""What is made of samples: growth that is told from steps, the share that a fork keeps."""
 
 from __future__ import annotations
 
 import pytest
 
-from farrier.measure.figures import BLOCKS, SETTLING, grown, growth, kind, shared_fraction
+from farrier.measure.figures import BLOCKS, SETTLING, bound, grown, growth, shared_fraction
 from farrier.sizing.memory import footprint
 from farrier.sizing.workload import Workload
 
@@ -51,21 +51,34 @@ def test_too_few_samples_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("interface", "cpu", "wait", "expected"),
+    ("slope", "error", "expected"),
     [
-        ("wsgi", 0.010, 0.004, "cpu"),
-        ("wsgi", 0.010, 0.006, "mixed"),
-        ("wsgi", 0.010, 0.040, "mixed"),
-        ("wsgi", 0.001, 0.050, "io"),
-        ("asgi", 0.010, 0.000, "async"),
-        ("asgi", None, None, None),
-        ("wsgi", 0.010, None, None),
+        # A leak of 9.8 MiB that its error hides, and none that would look the same.
+        (9.8 * MIB, 103 * MIB, None),
+        (0, 10 * MIB, None),
+        (-5 * MIB, 10 * MIB, None),
+        (2 * MIB, MIB, None),
+        # Bounded small: whatever it is, it is next to nothing.
+        (0, 0, 0),
+        (MIB / 8, MIB / 8, 0),
+        (-MIB, MIB / 2, 0),
+        # Beyond its error it is one, however small.
+        (3 * MIB, MIB, 3 * MIB),
+        (40960, 12641, 40960),
     ],
 )
-def test_the_kind_is_where_a_request_spends_its_time(
-    interface: str, cpu: float | None, wait: float | None, expected: str | None
+def test_growth_is_none_only_where_it_is_bounded_small(
+    slope: float, error: float, expected: int | None
 ) -> None:
-    assert kind(interface, cpu, wait) == expected
+    assert grown(slope, error) == expected
+
+
+def test_a_leak_among_noise_of_few_requests_is_not_called_none() -> None:
+    """Twenty requests that leave 10 KiB each, in a heap that comes and goes by 400 KiB."""
+    found = samples([20480 + sign * 400_000 for sign in (1, -1)] * (BLOCKS // 2), block=2)
+    slope, error = growth(found)
+    assert bound(slope, error) > 10 * MIB
+    assert grown(slope, error) is None
 
 
 def test_the_plan_makes_a_worker_of_the_share_again() -> None:

@@ -65,6 +65,33 @@ def test_whatever_carries_the_mark_is_ended_and_nothing_else() -> None:
         spared.wait()
 
 
+def test_a_child_of_another_session_and_environment_is_ended_with_its_parent_gone() -> None:
+    """In a process of its own, which adopts; what it had started before is spared."""
+    code = '''
+import subprocess, sys
+from farrier.measure import processes
+spared = subprocess.Popen(["sleep", "60"])
+processes.adopt_orphans()
+others = processes.descendants()
+assert others == {spared.pid}, others
+leaves = """
+from subprocess import DEVNULL, Popen
+print(Popen(["sleep", "60"], start_new_session=True, env={}, stdout=DEVNULL, stderr=DEVNULL).pid)
+"""
+orphan = int(subprocess.run([sys.executable, "-c", leaves], stdout=subprocess.PIPE, check=True).stdout)
+assert orphan in processes.descendants()
+processes.end_descendants(others)
+assert processes.descendants() == others and spared.poll() is None
+assert not processes.alive(orphan)
+spared.kill()
+spared.wait()
+'''
+    done = subprocess.run(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
 def test_the_app_sees_its_own_variables_and_none_of_the_callers_service() -> None:
     given = {
         "DATABASE_URL": "postgres://db",

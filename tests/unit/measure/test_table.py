@@ -46,9 +46,16 @@ def test_the_whole_of_it() -> None:
 def test_what_was_not_measured_is_said_to_be_so() -> None:
     absent = ("boot_seconds", "shared", "shared_fraction", "growth_per_1000", "request_memory", "kind",
               "connection_memory", "cpu_per_request", "wait_per_request", "preload_safe")  # fmt: skip
-    text = render(WHOLE | dict.fromkeys(absent), 120)
+    asked = {"method": "GET", "path": "/", "status": 500, "count": 3}
+    text = render(WHOLE | dict.fromkeys(absent) | {"requests": [asked]}, 120)
     assert text.count("not measured") == 6
     assert "RSS after its boot" in text
+
+
+def test_each_status_is_shown_where_there_are_several() -> None:
+    asked = {"method": "GET", "path": "/", "status": 200, "count": 1443}
+    text = render(WHOLE | {"requests": [asked | {"statuses": {"200": 1400, "500": 43}}]}, 120)
+    assert "GET /: 200 1,400 times, 500 43 times" in text
 
 
 def test_no_line_is_wider_than_the_terminal() -> None:
