@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -56,7 +57,9 @@ class Progress:
 
     def say(self, text: str) -> None:
         passed = int(time.monotonic() - self.began)
-        self.console.print(f"[{passed // 60}:{passed % 60:02d}] {text}", markup=False)
+        # Whoever listened may have gone: hours of measuring do not end for that.
+        with contextlib.suppress(OSError):
+            self.console.print(f"[{passed // 60}:{passed % 60:02d}] {text}", markup=False)
 
     @contextmanager
     def doing(self, name: str) -> Iterator[None]:

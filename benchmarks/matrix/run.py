@@ -179,8 +179,15 @@ class Bench:
             finally:
                 self.stopping.set()
                 self.log.end()
-                for target in list(self.open):
-                    target.host.remove()
+                self.remove_all()
+
+    def remove_all(self) -> None:
+        """Every host that is there goes away; one that the engine does not let go is told."""
+        for target in list(self.open):
+            try:
+                target.host.remove()
+            except Exception as error:  # noqa: BLE001 - the next ones, and the page
+                self.note(target.host.name, error)
 
     def packed(self, folder: Path) -> Path:
         """farrier as all hosts get it, and the digest of the very files that were packed."""
@@ -223,9 +230,7 @@ class Bench:
                     thread.join(0.5)
         except BaseException:
             self.stopping.set()
-            with self.lock:
-                for target in self.open:
-                    target.host.remove()
+            self.remove_all()
             # What hung on a host ends with it.
             for thread in threads:
                 thread.join(60)
@@ -316,7 +321,10 @@ class Bench:
         seen = error if isinstance(error, scenarios.Unfinished) else None
         line = " ".join(str(error).split())[:300] if seen else f"{type(error).__name__}: {error}"
         result = seen.result if seen else tally.broken(run, " ".join(line.split())[:300])
-        self.keep(run, result, seen.log if seen else line)
+        try:
+            self.keep(run, result, seen.log if seen else line)
+        except OSError as full:
+            self.progress.say(f"{run.name}: cannot be kept: {full}")
 
     def keep(self, run: Run, result: dict[str, Any], log: str) -> None:
         took = round(time.time() - result["began"], 1)

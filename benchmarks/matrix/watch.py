@@ -12,6 +12,7 @@ import re
 import select
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,7 @@ class Watch:
         self.began = time.time()
         self._before = self.cgroup.kills()
         self._most: dict[str, int] = {}
+        self._counted: list[dict[str, Any]] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -192,7 +194,8 @@ class Watch:
 
     def _run(self) -> None:
         while True:
-            with contextlib.suppress(OSError):  # the host restarts: there is nothing to see for a moment
+            # The host restarts or ends: there is nothing to see for a moment, or half of it.
+            with contextlib.suppress(OSError, ValueError, LookupError):
                 self.samples.append(self.sample())
             if self._ended.wait(1.0):
                 return
@@ -201,8 +204,11 @@ class Watch:
         used, firm = self.cgroup.used()
         units = self.cgroup.units()
         for path, count in self.cgroup.kills().items():
-            new = count - self._before.get(path, 0)
-            self._most[path] = max(self._most.get(path, 0), new)
+            new, before = count - self._before.get(path, 0), self._most.get(path, 0)
+            if new > before:
+                self._most[path] = new
+                one = {"at": round(time.time(), 2), "task": "", "pid": 0, "limit": "", "rss": 0}
+                self._counted += [{**one, "unit": unit_of(path)}] * (new - before)
         app = app_units(units)
         return {
             "at": round(time.time(), 2),
@@ -215,14 +221,20 @@ class Watch:
         }
 
     def kills(self) -> list[dict[str, Any]]:
-        """What the kernel's log says; where it cannot be read, its counters, without a time of their own."""
-        if not self.log.why_not:
-            return self.log.of(self.cgroup.container, self.began)
-        return [
-            {"at": self.began, "task": "", "pid": 0, "unit": unit_of(path), "limit": "", "rss": 0}
-            for path, count in self._most.items()
-            for _ in range(count)
-        ]
+        """What the kernel's log says, and what its counters say beyond that, without name and size.
+
+        The kernel writes ten such verdicts in 5 s at most, for all hosts together: beside one whose workers
+        are killed again and again another's only kill can be missing.
+        """
+        told = [] if self.log.why_not else self.log.of(self.cgroup.container, self.began)
+        known = Counter(one["unit"] for one in told)
+        more = []
+        for one in self._counted:
+            if known[one["unit"]] > 0:
+                known[one["unit"]] -= 1
+            else:
+                more.append(one)
+        return sorted([*told, *more], key=lambda one: float(one["at"]))
 
     def counted(self) -> int:
         """Kills by the counters alone, to hold against the log's."""

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +90,26 @@ def test_the_kernels_log_names_what_was_killed_and_where() -> None:
     assert (kill["task"], kill["pid"], kill["unit"]) == ("gunicorn", 1606, "today.service")
     assert (kill["limit"], kill["rss"]) == ("the host's memory", 118688 * 1024)
     assert log.of("another", 0.0) == []
+
+
+def test_a_kill_that_the_log_left_out_comes_from_the_counters(tmp_path: Path) -> None:
+    memory = tmp_path / "memory"
+    unit = memory / "system.slice" / "today.service"
+    unit.mkdir(parents=True)
+    (unit / "cgroup.procs").write_text("")
+    (memory / "memory.usage_in_bytes").write_text("9")
+    (memory / "memory.stat").write_text("total_inactive_file 1")
+    (unit / "memory.oom_control").write_text("under_oom 0\noom_kill 3\n")
+    seen = watch.Watch(watch.Cgroup(memory, memory, "c0ffee", False), watch.KernelLog())
+    with seen:
+        while not seen.samples:  # its own thread has looked: the next time is in a second
+            time.sleep(0.01)
+        (unit / "memory.oom_control").write_text("under_oom 0\noom_kill 5\n")
+        seen.log.take(OOM)
+        seen.sample()
+    assert [(one["unit"], one["pid"]) for one in seen.kills()] == [
+        ("today.service", 1606), ("today.service", 0)
+    ]  # fmt: skip
 
 
 def test_a_request_that_broke_with_its_timed_out_worker_is_a_timeout() -> None:
