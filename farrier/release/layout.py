@@ -19,6 +19,8 @@ LAUNCHER = Path("/usr/local/bin/farrier")
 APPS_SLICE = "farrier.slice"
 # In an app's folder under ETC: the plan that a deploy under way is about to serve with.
 CLAIM = "claim.json"
+# Under VAR: held while a run plans beside the other apps and claims what came of it.
+PLANS_LOCK = "plans.lock"
 # The first line of every unit that we write; a unit without it is somebody else's.
 MARK = "# Written by farrier for the app {name}; change the app's spec instead of this file."
 

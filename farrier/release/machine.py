@@ -31,6 +31,7 @@ from . import (
     room,
     runtime,
     shared,
+    sized,
     source,
     systemd,
     units,
@@ -40,7 +41,7 @@ from .build import Build, seal
 from .events import Journal, bare
 from .exchange import Exchange, complete, end_candidate, had_no_room, keep_plan, links, step_back
 from .files import Undo
-from .layout import CLAIM, COLOURS, ETC, PASSING_UNITS, UNITS, VAR, Layout
+from .layout import COLOURS, ETC, PASSING_UNITS, UNITS, VAR, Layout
 from .spec import Spec
 from .state import Release, State
 from .view import View, look, unmeasured
@@ -179,8 +180,11 @@ class Machine:
         if not self.target and self.measure(view, release):
             # The plan may be another one now.
             action = self.judged(view)
-        if not self.only_plan:
+        if action != "nothing":
             self.make_room(view, release)
+        if action in ("live", "reload"):
+            # The plan that was claimed may be another one than that of a moment ago.
+            action = self.judged(view)
         if action in ("live", "reload", "nothing"):
             self.settle(view, release, action)
         else:
@@ -249,19 +253,33 @@ class Machine:
         self.warnings += [f"{self.spec.name} {line}" for line in lines]
         return True
 
+    def claim(self, view: View, release: Release) -> sized.Fitted:
+        """Plans under the host's lock and claims what came of it, with which the run goes on.
+
+        Two deploys at once see each other by it. Raises FarrierError.
+        """
+        given = view.given_env(self.layout.release(release.id) / "src")
+        with neighbours.planning():
+            view.claimed = None
+            fitted = view.fitted(given)
+            neighbours.claim(self.layout, fitted.plan)
+        view.claimed = fitted
+        return fitted
+
     def make_room(self, view: View, release: Release) -> None:
         """Where other apps have more than their parts: says so, or has them give way first if it must be.
 
         Raises FarrierError where one of them does not: what serves is as it was then.
         """
-        fitted = view.fitted(view.given_env(self.layout.release(release.id) / "src"))
+        fitted = self.claim(view, release)
+        if self.only_plan:
+            return
         if not fitted.must_shrink:
             self.warnings += [fitted.told(one, part) for one, part in fitted.too_large]
             return
         wheel = runtime.find(self.spec.runtime).placed_wheel
         with self.journal.step("room") as step:
             step.changed = True
-            self.undo.write(neighbours.claim(self.layout, fitted.plan))
             for one, part in fitted.too_large:
                 try:
                     neighbours.replan(one.name, self.layout, f"deploy of {self.spec.name}", wheel, True)
@@ -270,7 +288,7 @@ class Machine:
                     raise FarrierError(told, 1) from None
                 self.shrunk.append(one.name)
             step.detail = ", ".join(f"{name} gave way" for name in self.shrunk)
-            if view.fitted(view.given_env(self.layout.release(release.id) / "src")).must_shrink:
+            if self.claim(view, release).must_shrink:
                 raise FarrierError(f"memory: {step.detail}, and there is too little still", 1)
 
     def give_back(self) -> None:
@@ -380,6 +398,7 @@ class Machine:
         view = look(self.spec, self.layout, known=release.source)
         view.release = release
         try:
+            self.claim(view, release)
             self.go_back(view, release)
         except FarrierError as error:
             raise FarrierError(f"{why}, and {good} could not be started again: {error}", 1) from None
@@ -450,7 +469,7 @@ class Machine:
         runtime.point(runtime.find(self.spec.runtime))
         files.write_json(self.layout.app_json, self.spec.to_dict(), 0o600)
         files.delete(self.layout.wanted_json)
-        files.delete(self.layout.etc / CLAIM)
+        neighbours.let_go(self.layout)
         self.undo.forget()
         if self.spec.retry_bad and outcome == "good" and release.bad:
             # It was tried again and survived.
@@ -483,7 +502,7 @@ class Machine:
                 True,
                 f"a run was ended at {phase or 'an unknown step'}; going on from there",
             )
-            files.delete(self.layout.etc / CLAIM)
+            neighbours.let_go(self.layout)
             # A trial runs in a scope of its own, which outlives a killed run.
             room.clear(self.layout.name)
             if phase == "switched":
@@ -509,7 +528,7 @@ class Machine:
     def go_forward(self) -> None:
         """What was left to do after the switch: the new colour alone, and its spec as the one in force."""
         self.undo.forget()
-        files.delete(self.layout.etc / CLAIM)
+        neighbours.let_go(self.layout)
         known = states.in_force(self.layout, self.state)
         if known is not None:
             files.write_json(self.layout.app_json, known, 0o600)
@@ -568,6 +587,7 @@ class Machine:
             self.go_forward()
             history.note_killed(self.layout, self.state, f": {self.journal.clean(str(error))[:500]}")
             return
+        neighbours.let_go(self.layout)
         with self.journal.step("undo") as step:
             step.changed = True
             candidate = self.state.run.get("candidate")

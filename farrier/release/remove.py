@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import account, files, shared, systemd
 from . import state as states
-from .layout import COLOURS, ETC, LAUNCHER, RUN, RUNTIME, UPLOADS, VAR, Layout
+from .layout import COLOURS, ETC, LAUNCHER, PLANS_LOCK, RUN, RUNTIME, UPLOADS, VAR, Layout
 from .spec import Spec
 from .state import State, releases
 
@@ -135,6 +135,7 @@ def _last(failed: bool) -> None:
     for folder in (ETC, RUN):
         with contextlib.suppress(OSError):
             folder.rmdir()
+    files.delete(VAR / PLANS_LOCK)
     files.delete(VAR / "cache" if failed else VAR)
     with contextlib.suppress(OSError):
         VAR.rmdir()

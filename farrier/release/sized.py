@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import FarrierError
 from . import files
+from . import state as states
 from .layout import CLAIM, ETC
 from .spec import WEIGHT
 
@@ -92,26 +93,47 @@ class Fitted:
 
 
 def others(name: str) -> list[Neighbour]:
-    """The other apps of this host: by the plan in force, or the claim of a deploy under way."""
+    """The other apps of this host: by the plan in force, or the claim of a run under way if that is larger.
+
+    The claim of a run that is gone counts for nothing: its app's lock is free.
+    """
     found = []
     for folder in sorted(path for path in ETC.glob("*") if path.name != name):
-        data = files.read_json(folder / CLAIM) or files.read_json(folder / "plan.json") or {}
-        try:
-            taken = min(int(data["memory_deploy_peak"]), int(data.get("memory_max") or sys.maxsize))
-        except (KeyError, TypeError, ValueError):
-            continue
-        found.append(_neighbour(folder, data, taken))
+        claim, now = _live_claim(folder), files.read_json(folder / "plan.json")
+        taken = [size for one in (claim, now) if one is not None and (size := _taken(one)) is not None]
+        if taken:
+            # What serves stays as large as it is until the run has made it smaller.
+            found.append(_neighbour(folder, claim, now or {}, max(taken)))
     return found
 
 
-def _neighbour(folder: Path, data: Mapping[str, Any], taken: int) -> Neighbour:
+def _live_claim(folder: Path) -> dict[str, Any] | None:
+    """The claim in an app's folder, if the run that made it is under way."""
+    data = files.read_json(folder / CLAIM)
+    try:
+        return data if data is not None and states.is_locked(states.layout_of(folder.name)) else None
+    except FarrierError:
+        return None
+
+
+def _taken(plan: Mapping[str, Any]) -> int | None:
+    """Bytes that an app is expected to take by a plan; None where that cannot be read."""
+    try:
+        return min(int(plan["memory_deploy_peak"]), int(plan.get("memory_max") or sys.maxsize))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _neighbour(
+    folder: Path, claim: Mapping[str, Any] | None, now: Mapping[str, Any], taken: int
+) -> Neighbour:
     from ..sizing.settings import Settings
     from ..sizing.units import SizingError
     from ..sizing.workload import Workload
 
-    wanted = files.read_json(folder / "wanted.json") if (folder / CLAIM).exists() else None
+    wanted = files.read_json(folder / "wanted.json") if claim is not None else None
     weight = (wanted or files.read_json(folder / "app.json") or {}).get("weight", WEIGHT)
-    inputs = data.get("inputs") or {}
+    inputs = (now if claim is None else claim).get("inputs") or {}
     try:
         workload, settings = Workload.from_dict(inputs["workload"]), Settings.from_dict(inputs["settings"])
     except (SizingError, KeyError, TypeError):

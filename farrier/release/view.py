@@ -57,6 +57,8 @@ class View:
     """The plan is made anew, whatever the one in force is."""
     gives_way: bool = False
     """To another app that does not fit otherwise: the plan is made of this app's part by weight."""
+    claimed: sized.Fitted | None = None
+    """The plan that this run has claimed the memory for; it goes on with that one."""
 
     @cached_property
     def identity(self) -> str:
@@ -95,6 +97,8 @@ class View:
 
     def fitted(self, env: Mapping[str, str]) -> sized.Fitted:
         """The plan beside the other apps of this host. Raises SizingError and FarrierError."""
+        if self.claimed is not None:
+            return self.claimed
         serves = not self.anew and self.release is not None and self.release.id == self.state.release
         return sized.fitted(self.spec, self.layout, self.measured, env, serves, self.gives_way)
 

@@ -8,7 +8,9 @@ farrier/release/sized.py makes the plan in force by the same rules; a test compa
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,22 +83,48 @@ class Neighbour:
 
 
 def others(name: str) -> list[Neighbour]:
-    """The other apps of this host: by the plan in force, or the claim of a deploy under way."""
+    """The other apps of this host: by the plan in force, or a larger claim of a run under way."""
     found = []
     for folder in sorted(path for path in ETC.glob("*") if path.name != name):
-        data = _json(folder / CLAIM) or _json(folder / "plan.json")
-        try:
-            taken = min(int(data["memory_deploy_peak"]), int(data.get("memory_max") or sys.maxsize))
-        except (KeyError, TypeError, ValueError):
-            continue
-        found.append(_neighbour(folder, data, taken))
+        claim, now = _live_claim(folder), _json(folder / "plan.json")
+        taken = [size for one in (claim, now) if (size := _taken(one)) is not None]
+        if taken:
+            found.append(_neighbour(folder, claim, now, max(taken)))
     return found
 
 
-def _neighbour(folder: Path, data: dict, taken: int) -> Neighbour:
-    wanted = _json(folder / "wanted.json") if (folder / CLAIM).exists() else {}
+def _live_claim(folder: Path) -> dict:
+    """The claim in an app's folder, if the run that made it is under way: it holds the app's lock."""
+    claim = _json(folder / CLAIM)
+    spec = _json(folder / "app.json") or _json(folder / "wanted.json")
+    if not claim or not spec:
+        return {}
+    try:
+        lock = Path(spec.get("root") or f"/srv/{folder.name}") / "lock"
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return {}
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return claim
+    finally:
+        os.close(descriptor)
+    return {}
+
+
+def _taken(known: dict) -> int | None:
+    """Bytes that an app is expected to take by a plan; None where that cannot be read."""
+    try:
+        return min(int(known["memory_deploy_peak"]), int(known.get("memory_max") or sys.maxsize))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _neighbour(folder: Path, claim: dict, now: dict, taken: int) -> Neighbour:
+    wanted = _json(folder / "wanted.json") if claim else {}
     weight = (wanted or _json(folder / "app.json")).get("weight", WEIGHT)
-    inputs = data.get("inputs") or {}
+    inputs = (claim or now).get("inputs") or {}
     try:
         workload, settings = Workload.from_dict(inputs["workload"]), Settings.from_dict(inputs["settings"])
     except (SizingError, KeyError, TypeError):

@@ -15,7 +15,8 @@ from ansible_collections.farrier.web.plugins.module_utils.sizing.units import MI
 from ansible_collections.farrier.web.plugins.plugin_utils.app_source import checked_options
 
 from farrier.errors import FarrierError
-from farrier.release import sized
+from farrier.release import layout, sized
+from farrier.release import state as states
 from farrier.release.layout import Layout
 from farrier.release.spec import Spec
 from farrier.sizing import Settings, Workload, plan
@@ -30,6 +31,7 @@ def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """/etc/farrier of a host of 512 MiB, for both who look at it."""
     monkeypatch.setattr(host_plan, "ETC", tmp_path)
     monkeypatch.setattr(sized, "ETC", tmp_path)
+    monkeypatch.setattr(layout, "ETC", tmp_path)
     own = sizing_budget.Budget.given("512MiB", 1, "host")
     monkeypatch.setattr(sizing_budget, "read_budget", lambda **_: own)
     return tmp_path
@@ -174,3 +176,18 @@ def test_enough_connections_are_no_matter(etc: Path) -> None:
 def test_a_machine_by_its_sold_size_is_taken(etc: Path) -> None:
     seen = Budget.given("440MiB", 1, "host")
     assert host_plan.plan_beside_others(_options(memory="512MiB"), seen)[1].value("workers")
+
+
+@pytest.mark.parametrize(("now", "claimed"), [(200, 100), (100, 200)])
+def test_both_reckon_with_a_deploy_under_way_and_with_none_that_is_gone(
+    etc: Path, tmp_path: Path, now: int, claimed: int
+) -> None:
+    _has(etc, "shop", now)
+    shop = Layout("shop", tmp_path / "srv")
+    (etc / "shop" / "app.json").write_text(json.dumps({"root": str(shop.root)}))
+    (etc / "shop" / "claim.json").write_text(json.dumps({"memory_deploy_peak": claimed * MIB}))
+    for others in (host_plan.others, sized.others):
+        with states.locked(shop, "kate"):
+            # What serves stays as large as it is until the run has made it smaller.
+            assert [one.taken for one in others("blog")] == [200 * MIB]
+        assert [one.taken for one in others("blog")] == [now * MIB]
