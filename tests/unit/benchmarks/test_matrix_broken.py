@@ -426,3 +426,30 @@ def test_a_slice_begins_nothing_that_would_end_later(tmp_path: Path, heavy: list
 def test_memory_that_the_largest_host_needs_is_looked_for_first() -> None:
     huge = Run(Tier("huge", 1 << 30, 2, 1), "heavy", "farrier", "oom")
     assert "MiB of memory are available; these runs need" in run.lacking([huge])
+
+
+def test_a_whole_matrix_in_which_every_seventh_run_breaks_is_kept_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tiers.every()
+    bad = {item.name for item in runs[::7]}
+
+    def play(item: Run, target: Any, log: object, shape: object) -> tuple[dict[str, Any], str]:
+        if item.name in bad:
+            raise LabError("it broke")
+        quiet = tally.broken(item, "") | {"requests": tally.requests({"records": [], "cpu": 0.0}, [])}
+        return quiet, "log"
+
+    monkeypatch.setattr(scenarios, "play", play)
+    monkeypatch.setattr(scenarios, "wait_until_it_serves", lambda *_: True)
+    one, made = bench(tmp_path / "work", lambda number: number % 5 != 4)
+    one.shape = tiers.FULL
+    for lanes in run.phases(one.schedule(runs)):
+        one.phase(lanes)
+    assert one.played == {item.name for item in runs}
+    assert all(host.left for host in made if host.comes_up)
+    results = [found for item in runs if (found := one.store.read(item))]
+    assert bad <= {found["run"] for found in results if found.get("broken")}
+    table = figures.Table(results)
+    assert figures.unmeasured(table, "", quick=False)
+    assert "cannot be told" not in page.tier_section(table, tiers.TIERS[0])
