@@ -91,8 +91,14 @@ def read_json(path: str, option: str) -> object:
     import sys
     from pathlib import Path
 
+    def refuse(name: str) -> object:
+        raise ValueError(f"{name} is no number that JSON has")
+
     try:
-        return json.loads(sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8"))
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        return json.loads(text, parse_constant=refuse)  # NaN, Infinity
+    except RecursionError:
+        raise FarrierError(f"{option} {path}: is no JSON that farrier prints: too deeply nested") from None
     except OSError as error:
         raise FarrierError(f"{option} {path}: cannot be read: {error.strerror}") from None
     except ValueError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 
 from farrier.cli.in_force import the_plan
 from farrier.cli.inputs import add_inputs, plan_from, read_json, read_machine, read_settings
@@ -53,12 +54,19 @@ def _run_several(args: argparse.Namespace) -> int:
     from farrier.cli.several import planned, render
 
     budget = read_machine(args)
-    parts = planned(read_json(args.apps, "--apps"), budget, read_settings(args), f"--apps {args.apps}")
+    parts, warnings = planned(
+        read_json(args.apps, "--apps"), budget, read_settings(args), f"--apps {args.apps}"
+    )
     if args.json:
         import json
 
-        found = {part.name: {"part": part.part, "plan": part.plan.to_dict()} for part in parts}
+        found = {
+            part.name: {"part": part.part, "by_weight": part.by_weight, "plan": part.plan.to_dict()}
+            for part in parts
+        }
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
         print(json.dumps(found, indent=2))
     else:
-        print(render(parts, budget))
+        print(render(parts, budget, warnings))
     return 0

@@ -44,7 +44,11 @@ def _memory(problem: Problem, one: Fit) -> Iterator[str]:
             "app: give the host swap, or run it while the app is stopped"
         )
     if problem.settings.value("preload_app") is True and problem.workload.preload_safe is False:
-        yield f"{problem.settings['preload_app'].source}: preload_app on, but the app is not safe to preload"
+        finding = problem.workload.preload_finding
+        yield (
+            f"{problem.settings['preload_app'].source}: preload_app on, but the app is not safe to preload"
+            f"{f': {finding}' if finding else ''}"
+        )
 
 
 def _growth(problem: Problem, one: Fit, fields: Mapping[str, Field]) -> Iterator[str]:

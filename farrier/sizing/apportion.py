@@ -104,10 +104,16 @@ def _too_much(available: int, apps: Sequence[App], least: int, reserved: int) ->
         ),
         None,
     )
+    kept = (
+        f"; {format_bytes(reserved)} are kept for the rest of the host: set reserve_memory and "
+        "database_memory where that uses less"
+        if reserved
+        else ""
+    )
     would = f"the smallest size that takes {them} is {format_bytes(size)}" if size else "no size takes them"
     return (
         f"{what} {format_bytes(least)} of {format_bytes(available)}; {would}: give the host more, or put "
-        f"{'it' if len(named) == 1 else 'one of them'} on another"
+        f"{'it' if len(named) == 1 else 'one of them'} on another{kept}"
     )
 
 

@@ -90,8 +90,8 @@ def requests_at_once(workload: Workload, cpus: float) -> tuple[int, str, bool]:
     waits = workload.waits_a_cpu_second
     shown = counted(cpus, "CPU")
     if waits is not None and _tells(workload, waits):
-        exact = cpus * (1 + waits) * constants.BUSY_MARGIN
         most = math.ceil(constants.AT_ONCE_A_CPU_MOST * max(1.0, cpus))
+        exact = min(most, cpus * (1 + waits) * constants.BUSY_MARGIN)
         cpu, wait = (milliseconds(each) for each in (workload.cpu_per_request, workload.wait_per_request))
         why = (
             f"measured {cpu} CPU + {wait} wait a request: {shown} x (1 + {waits:.3g}) x "

@@ -236,6 +236,11 @@ nobody measured how a worker grows."""
 NO_GROWTH_FACTOR = 10
 """Calibrated. An app that was measured not to grow is recycled ten times less often: recycling at every 1,000
 requests cost a CPU-bound app its p99 (0.31 s instead of 0.235 s)."""
+GROWTH_ERRORS = 2.45
+"""Standard errors that growth must pass to be seen, as ``farrier measure`` has it (Student's t)."""
+GROWTH_MATTERS = MIB * 3 // 2
+"""Bytes in 1,000 requests. Where more may hide in the error, none that was seen counts as not measured. More
+than 1 MiB, because one arena of 256 KiB among 1,000 requests makes it 1.3 MiB."""
 GROWTH_SHARE = 0.5
 """Part of the free memory that workers may fill before they are replaced: other requests may leak more than
 those that were measured. First estimate."""

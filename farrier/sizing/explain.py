@@ -205,6 +205,8 @@ def _app_figures(plan: Plan) -> str:
     )
     how = "measured" if load.measured else f"assumed, profile {load.profile_name}"
     safe = {True: "safe to preload", False: "not safe to preload", None: "preload untried"}[load.preload_safe]
+    if load.preload_finding:
+        safe += f" ({load.preload_finding})"
     return (
         f"{how}: {format_bytes(load.app_memory_bytes)} a process, "
         f"{load.shared_fraction:.0%} shared when preloaded, {slot}, {load.boot_seconds:g} s to boot, {safe}"

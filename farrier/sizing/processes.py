@@ -219,7 +219,8 @@ def _preload_app(problem: Problem, one: Fit) -> tuple[bool, str, str]:
     if problem.worker_class == "gevent":
         return False, "gevent patches the standard library in the worker, before the app is imported", "app"
     if problem.workload.preload_safe is False:
-        return False, "the app is not safe to preload", "app"
+        finding = problem.workload.preload_finding
+        return False, f"the app is not safe to preload{f': {finding}' if finding else ''}", "app"
     return False, "here it would buy neither a worker nor a better deploy", "practice"
 
 

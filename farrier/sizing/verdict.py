@@ -66,8 +66,20 @@ def verdict(problem: Problem, one: Fit) -> Verdict:
         smallest = (
             f"the smallest size that is: {format_bytes(minimum)}" if minimum else "no size that is was found"
         )
-        why = f"{why}; {smallest}"
+        why = f"{why}; {smallest}{_kept_for_others(problem)}"
     return Verdict(level, serves, users, minimum, recommended, why)
+
+
+def _kept_for_others(problem: Problem) -> str:
+    """What is kept for programs that may not run here, and how to say so; empty where a person did."""
+    reserves = {name: size for name, size in problem.share.reserves if size}
+    if "proxy" not in reserves:
+        return ""
+    also = " and database_memory" if "database" in reserves else ""
+    return (
+        f"; {format_bytes(problem.share.reserved)} are kept for {', '.join(reserves)}: set "
+        f"reserve_memory{also} where they use less or do not run"
+    )
 
 
 def sizes(problem: Problem) -> tuple[int | None, int | None]:

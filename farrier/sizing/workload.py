@@ -30,6 +30,23 @@ SINCE_0_3 = (
 )
 """Keys of a stored workload that a release built by Farrier 0.2 refuses: written where they say something."""
 
+SECONDS_AT_MOST = 86_400
+"""The longest boot or request that is believed: a longer one is a slip."""
+
+_SECONDS = ("boot_seconds", "cpu_per_request", "wait_per_request")
+_NUMBERS = (
+    *_SECONDS,
+    "app_memory_bytes",
+    "shared_fraction",
+    "request_memory_bytes",
+    "connection_memory_bytes",
+    "growth_per_1000",
+    "private_memory_bytes",
+    "shared_private_bytes",
+    "shared_base_bytes",
+)
+_LARGEST = 2**63
+
 _LONG_NAMES = {
     "sync": "sync",
     "gunicorn.workers.sync.SyncWorker": "sync",
@@ -112,24 +129,27 @@ class Workload:
         if self.framework is not None:
             _one_of("framework", self.framework, FRAMEWORKS)
         _one_of("worker_class", self.worker_class, WORKER_CLASSES)
+        for name in _NUMBERS:
+            if (number := getattr(self, name)) is not None or name not in SINCE_0_3:
+                _finite(name, number)
+        for name in ("preload_safe", "measured", "any_class"):
+            flag = getattr(self, name)
+            if not isinstance(flag, bool) and (flag is not None or name != "preload_safe"):
+                raise SizingError(f"{name} {flag!r} must be true or false")
         if self.app_memory_bytes <= 0:
             raise SizingError(f"app_memory {self.app_memory_bytes} must be above 0")
         if min(self.request_memory_bytes, self.connection_memory_bytes) < 0:
             raise SizingError("request_memory and connection_memory must be 0 or more")
         if not 0 <= self.shared_fraction < 1:
             raise SizingError(f"shared_fraction {self.shared_fraction} must be from 0 to below 1")
-        for name in (
-            "boot_seconds",
-            "growth_per_1000",
-            "cpu_per_request",
-            "wait_per_request",
-            "private_memory_bytes",
-            "shared_private_bytes",
-            "shared_base_bytes",
-        ):
+        for name in ("boot_seconds", *SINCE_0_3):
             value = getattr(self, name)
-            if value is not None and value < 0:
+            if name in _NUMBERS and value is not None and value < 0:
                 raise SizingError(f"{name.removesuffix('_bytes')} {value} must be 0 or more")
+        for name in _SECONDS:
+            value = getattr(self, name)
+            if value is not None and value > SECONDS_AT_MOST:
+                raise SizingError(f"{name} {value:g} must be at most {SECONDS_AT_MOST} (a day)")
 
     @property
     def is_async(self) -> bool:
@@ -196,20 +216,30 @@ class Workload:
             app_memory_bytes=constants.APP_MEMORY[framework]
             if app_memory is None
             else parse_bytes(app_memory),
-            shared_fraction=constants.SHARED_FRACTION if shared_fraction is None else float(shared_fraction),
+            shared_fraction=(
+                constants.SHARED_FRACTION
+                if shared_fraction is None
+                else _number("shared_fraction", shared_fraction)
+            ),
             request_memory_bytes=(
                 constants.REQUEST_MEMORY[kind] if request_memory is None else parse_bytes(request_memory)
             ),
             connection_memory_bytes=(
                 default_connection if connection_memory is None else parse_bytes(connection_memory)
             ),
-            boot_seconds=constants.BOOT_SECONDS[framework] if boot_seconds is None else float(boot_seconds),
+            boot_seconds=(
+                constants.BOOT_SECONDS[framework]
+                if boot_seconds is None
+                else _number("boot_seconds", boot_seconds)
+            ),
             preload_safe=preload_safe,
             measured=measured,
             profile_name="measured" if measured else f"{framework or 'generic'} {kind}",
             growth_per_1000=_bytes_or_none(growth_per_1000),
-            cpu_per_request=None if cpu_per_request is None else float(cpu_per_request),
-            wait_per_request=None if wait_per_request is None else float(wait_per_request),
+            cpu_per_request=None if cpu_per_request is None else _number("cpu_per_request", cpu_per_request),
+            wait_per_request=(
+                None if wait_per_request is None else _number("wait_per_request", wait_per_request)
+            ),
             private_memory_bytes=_bytes_or_none(private_memory),
             shared_private_bytes=_bytes_or_none(shared_private),
             shared_base_bytes=_bytes_or_none(shared_base),
@@ -272,6 +302,23 @@ def default_worker_class(kind: str, framework: str | None) -> str:
 
 def _bytes_or_none(given: str | int | None) -> int | None:
     return None if given is None else parse_bytes(given)
+
+
+def _number(name: str, given: object) -> float:
+    """A number, or a text that is one, as an option of a role may be. Raises SizingError."""
+    bad = SizingError(f"{name} {given!r} must be a number")
+    if isinstance(given, bool) or not isinstance(given, (int, float, str)):
+        raise bad
+    try:
+        return float(given)
+    except (ValueError, OverflowError):
+        raise bad from None
+
+
+def _finite(name: str, given: object) -> None:
+    number = not isinstance(given, bool) and isinstance(given, (int, float))
+    if not number or not -_LARGEST < given < _LARGEST:  # type: ignore[operator]  # NaN fails this as well
+        raise SizingError(f"{name.removesuffix('_bytes')} {given!r} must be a number below 2**63")
 
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -58,18 +58,38 @@ def test_several_apps_get_their_parts_by_weight(tmp_path: Path, capsys: pytest.C
     apps = tmp_path / "apps.json"
     wiki = {"name": "wiki", "workload": {"framework": "django", "kind": "io"}}
     apps.write_text(json.dumps([{"name": "api", "weight": 300, "measurement": MEASURED}, wiki]))
-    machine = ("--memory", "1GiB", "--cpus", "1", "--no-environment")
+    machine = ("--memory", "512MiB", "--cpus", "1", "--no-environment")
     assert main(["plan", *machine, "--apps", str(apps), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found) == ["api", "wiki"]
-    assert sum(one["part"] for one in found.values()) <= 1024 * MIB
+    assert sum(one["part"] for one in found.values()) <= 512 * MIB
     for one in found.values():
+        assert one["by_weight"] is True
         assert one["plan"]["memory_deploy_peak"] <= one["part"]
         assert one["plan"]["memory_max"] <= one["part"]
     assert main(["plan", *machine, "--apps", str(apps)]) == 0
     table = capsys.readouterr().out.splitlines()
-    assert table[0].startswith("2 apps on 1 GiB, 1 CPU: ")
+    assert table[0].startswith("2 apps on 512 MiB, 1 CPU: ") and table[0].endswith("by weight")
     assert [line.split()[:2] for line in table[3:5]] == [["api", "300"], ["wiki", "100"]]
+
+
+def test_apps_that_fit_are_each_planned_as_if_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    apps = tmp_path / "apps.json"
+    apps.write_text(json.dumps([{"name": name, "workload": {"framework": "django"}} for name in "abc"]))
+    machine = ("--memory", "4GiB", "--cpus", "2", "--no-environment")
+    assert main(["plan", *machine, "--framework", "django", "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert main(["plan", *machine, "--apps", str(apps), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert [one["plan"] for one in json.loads(printed.out).values()] == [alone] * 3
+    assert printed.err.startswith("warning: a 95 + b 95 + c 95 = 285 connections, more than 100 ")
+    assert "database_max_connections in the settings of each, such as 36 (31 and the 5 in" in printed.err
+    own = {"database_max_connections": 36}
+    apps.write_text(json.dumps([{"name": name, "settings": own} for name in "abc"]))
+    assert main(["plan", *machine, "--apps", str(apps)]) == 0
+    assert "share one database" not in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize(
@@ -79,6 +99,21 @@ def test_several_apps_get_their_parts_by_weight(tmp_path: Path, capsys: pytest.C
         (("--measured",), "[]", "must be the object that farrier measure --json prints"),
         (("--measured",), '{"schema": 9}', "not a measurement: schema is 9, this version reads 1"),
         (("--measured",), None, "cannot be read: No such file"),
+        (("--measured",), '{"schema": 1}', "not a measurement: app_memory is missing"),
+        (
+            ("--measured",),
+            '{"schema": 1, "failed": "no answer"}',
+            "failed, so that no plan is made of it: no a",
+        ),
+        (("--measured",), "[" * 100_000, "too deeply nested"),
+        (("--measured",), '{"schema": NaN}', "is no JSON: NaN is no number that JSON has"),
+        (
+            ("--apps",),
+            '[{"name": "a", "measurement": {"schema": 1}}]',
+            "app 1: not a measurement: app_memory",
+        ),
+        (("--apps",), '[{"name": "a", "workload": {"boot_seconds": Infinity}}]', "Infinity is no number"),
+        (("--apps",), '[{"name": "a\\nb"}]', "app 1: name 'a\\nb': must be the name of the app"),
         (("--apps",), "{}", "must be a list of objects with name, weight, workload, measurement, settings"),
         (
             ("--apps",),

@@ -48,7 +48,8 @@ def test_what_does_not_fit_is_refused_with_the_size_that_would() -> None:
         apportion(217 * MIB, apps, reserved=95 * MIB)
     assert str(error.value) == (
         "api (minimum 160 MiB) and wiki (128 MiB) need 288 MiB of 217 MiB; the smallest size that takes both "
-        "is 448 MiB: give the host more, or put one of them on another"
+        "is 448 MiB: give the host more, or put one of them on another; 95 MiB are kept for the rest of the "
+        "host: set reserve_memory and database_memory where that uses less"
     )
     with pytest.raises(
         SizingError, match=r"^api \(minimum 160 MiB\) needs 160 MiB of 100 MiB; .* takes it is"

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from farrier.sizing import SizingError, Workload, workload_of
+from farrier.sizing import (
+    Budget,
+    Settings,
+    SizingError,
+    Workload,
+    explain,
+    kind_of,
+    plan,
+    workload_of,
+)
 from farrier.sizing.memory import footprint
 
 MIB = 2**20
@@ -84,9 +93,10 @@ def test_what_a_person_stated_wins() -> None:
 
 def test_null_is_not_measured_and_assumed_from_the_profile() -> None:
     empty = dict.fromkeys(measured())
-    load = workload_of({**empty, "schema": 1, "alone": {"uss": None}}, {"framework": "django"})
+    figures = {**empty, "schema": 1, "app_memory": 90 * MIB, "alone": {"uss": None}}
+    load = workload_of(figures, {"framework": "django"})
     assumed = Workload.profile("io", framework="django")
-    assert (load.app_memory_bytes, load.boot_seconds) == (assumed.app_memory_bytes, assumed.boot_seconds)
+    assert (load.app_memory_bytes, load.boot_seconds) == (90 * MIB, assumed.boot_seconds)
     assert (load.growth_per_1000, load.cpu_per_request, load.private_memory_bytes) == (None, None, None)
     assert load.preload_safe is None
 
@@ -151,6 +161,30 @@ def test_the_footprint_takes_the_measured_shares() -> None:
             {"growth_per_1000": True},
             "not a measurement: growth_per_1000 is True, and a number of 0 or more is wanted",
         ),
+        (
+            {"wait_per_request": float("nan")},
+            "not a measurement: wait_per_request is nan, and a number of 0 or more is wanted",
+        ),
+        (
+            {"boot_seconds": float("inf")},
+            "not a measurement: boot_seconds is inf, and a number of 0 or more is wanted",
+        ),
+        ({"boot_seconds": 1e9}, "measurement: boot_seconds 1e+09 must be at most 86400 (a day)"),
+        (
+            {"preload_safe": "false"},
+            "not a measurement: preload_safe is 'false', and true or false is wanted",
+        ),
+        ({"worker_class": ["sync"]}, "not a measurement: worker_class is ['sync'], and a name is wanted"),
+        ({"interface": 5}, "not a measurement: interface is 5: allowed are wsgi, asgi"),
+        ({"schema": True}, "not a measurement: schema is True, this version reads 1"),
+        (
+            {"app_memory": None},
+            "not a measurement: app_memory is missing, without which nothing was measured",
+        ),
+        (
+            {"failed": "it was killed\n for memory"},
+            "the measurement failed, so that no plan is made of it: it was killed for memory",
+        ),
     ],
 )
 def test_what_is_no_measurement(changed: dict[str, Any], message: str) -> None:
@@ -164,3 +198,79 @@ def test_what_is_no_measurement(changed: dict[str, Any], message: str) -> None:
 def test_json_round_trip() -> None:
     load = workload_of(measured())
     assert Workload.from_dict(json.loads(json.dumps(load.to_dict()))) == load
+
+
+def test_who_states_the_memory_needs_no_measurement_of_it() -> None:
+    load = workload_of(measured(app_memory=None), {"app_memory": "90MiB"})
+    assert (load.app_memory_bytes, load.wait_per_request) == (90 * MIB, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "wait", "interface", "kind"),
+    [
+        (0.010, 0.0, "wsgi", "cpu"),
+        (0.010, 0.002, "wsgi", "mixed"),
+        (0.0013, 0.0, None, "io"),
+        (None, 0.05, "wsgi", None),
+        (0.010, None, "wsgi", None),
+        (0.010, 0.0, "asgi", "async"),
+        (None, None, "asgi", "async"),
+    ],
+)
+def test_one_rule_tells_the_kind(
+    cpu: float | None, wait: float | None, interface: str | None, kind: str | None
+) -> None:
+    assert kind_of(cpu, wait, interface) == kind
+
+
+@pytest.mark.parametrize(
+    ("growth", "error", "known"),
+    [
+        (0, None, 0),
+        (0, 200_000, 0),
+        (0, 641_900, 0),
+        (0, 642_100, None),  # 1.5 MiB may hide in it
+        (0, 10**7, None),
+        (None, 0, None),
+        (5 * MIB, 10**7, 5 * MIB),
+    ],
+)
+def test_growth_that_could_not_have_been_seen_is_not_known_to_be_none(
+    growth: int | None, error: float | None, known: int | None
+) -> None:
+    load = workload_of(measured(growth_per_1000=growth, growth_error=error))
+    assert load.growth_per_1000 == known
+    practice = plan(Budget.given("1GiB", 1), workload_of(measured(growth_per_1000=None)))
+    found = plan(Budget.given("1GiB", 1), load).value("max_requests")
+    if known is None:
+        assert found == practice.value("max_requests")
+    elif known == 0:
+        assert found == 10 * int(str(practice.value("max_requests")))
+
+
+def test_what_makes_preloading_unsafe_is_named() -> None:
+    findings = ["a thread is alive after the import:\n  worker-1", "a socket is open"]
+    load = workload_of(measured(preload_safe=False, preload_findings=findings))
+    made = plan(Budget.given("512MiB", 1), load)
+    what = "a thread is alive after the import: worker-1"
+    assert made["preload_app"].why == f"the app is not safe to preload: {what}"
+    assert f"not safe to preload ({what})" in " ".join(explain(made, "preload_app").split())
+    forced = plan(made.budget, load, Settings.from_mapping({"preload_app": True}, "PRELOAD_APP"))
+    assert f"PRELOAD_APP: preload_app on, but the app is not safe to preload: {what}" in forced.warnings
+    assert Workload.from_dict(load.to_dict()) == load
+    safe = workload_of(measured(preload_findings=["old"]), {"preload_safe": True})
+    assert safe.preload_finding is None and "preload_finding" not in safe.to_dict()
+
+
+def test_a_class_that_a_person_chose_for_the_measurement_is_kept() -> None:
+    computing = {"cpu_per_request": 0.02, "wait_per_request": 0.0}
+    assert workload_of(measured(**computing)).any_class is True
+    assert workload_of(measured(**computing, worker_class_chosen=False)).any_class is True
+    chosen = workload_of(measured(**computing, worker_class_chosen=True))
+    assert chosen.any_class is False
+    assert plan(Budget.given("4GiB", 2), chosen).value("worker_class") == "gthread"
+
+
+def test_figures_out_of_all_proportion_make_a_plan_within_bounds() -> None:
+    load = workload_of(measured(cpu_per_request=1e-300, wait_per_request=86_400))
+    assert 1 <= int(str(plan(Budget.given("4GiB", 2), load).value("threads"))) <= 1000

@@ -158,7 +158,19 @@ def test_64_mb_is_not_viable_and_says_what_is() -> None:
     verdict = on("64M", 1, Workload.profile("io")).verdict
     assert verdict.level == "not viable"
     assert verdict.minimum_memory_bytes == 224 * MIB
-    assert verdict.why.endswith("; the smallest size that is: 224 MiB")
+    assert verdict.why.endswith(
+        "; the smallest size that is: 224 MiB; 106 MiB are kept for system, proxy, log shipper: set "
+        "reserve_memory where they use less or do not run"
+    )
+
+
+def test_what_is_kept_for_others_is_named_where_it_is_why_nothing_runs() -> None:
+    django, postgres = Workload.profile("io", framework="django"), {"database_memory": "48M"}
+    why = on("224M", 1, django, **postgres).verdict.why
+    assert "kept for system, proxy, log shipper, database: set reserve_memory and database_memory " in why
+    assert "kept for" not in on("128M", 1, django, reserve_memory="32M", **postgres).verdict.why
+    container = plan(Budget.given("64M", 1, "container"), django)
+    assert container.verdict.level == "not viable" and "kept for" not in container.verdict.why
 
 
 def test_a_huge_app_has_no_size_that_would_do() -> None:

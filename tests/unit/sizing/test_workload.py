@@ -100,6 +100,17 @@ def test_an_async_class_makes_an_async_app() -> None:
         ({"app_memory": 0}, "app_memory 0 must be above 0"),
         ({"shared_fraction": 1.0}, "shared_fraction 1.0 must be from 0 to below 1"),
         ({"boot_seconds": -1}, "boot_seconds -1.0 must be 0 or more"),
+        ({"boot_seconds": float("nan")}, "boot_seconds nan must be a number below 2**63"),
+        ({"boot_seconds": float("inf")}, "boot_seconds inf must be a number below 2**63"),
+        ({"boot_seconds": 86_401}, "boot_seconds 86401 must be at most 86400 (a day)"),
+        ({"boot_seconds": True}, "boot_seconds True must be a number"),
+        ({"cpu_per_request": "nan"}, "cpu_per_request nan must be a number below 2**63"),
+        ({"cpu_per_request": "fast"}, "cpu_per_request 'fast' must be a number"),
+        ({"wait_per_request": 1e6}, "wait_per_request 1e+06 must be at most 86400 (a day)"),
+        ({"shared_fraction": "nan"}, "shared_fraction nan must be a number below 2**63"),
+        ({"preload_safe": "false"}, "preload_safe 'false' must be true or false"),
+        ({"preload_safe": 0}, "preload_safe 0 must be true or false"),
+        ({"measured": "yes"}, "measured 'yes' must be true or false"),
     ],
 )
 def test_what_is_no_workload(given: dict[str, object], message: str) -> None:

@@ -1,0 +1,1 @@
+../../../farrier/sizing/together.py
