@@ -35,7 +35,6 @@ from benchmarks.matrix.store import Store  # noqa: E402
 from benchmarks.matrix.target import Target, pack  # noqa: E402
 from benchmarks.matrix.tiers import SETUP, Run, Shape  # noqa: E402
 from benchmarks.matrix.watch import KernelLog  # noqa: E402
-from farrier.release import runtime  # noqa: E402
 from lab import checkout, engine  # noqa: E402
 from lab.errors import LabError  # noqa: E402
 from lab.host import key_file  # noqa: E402
@@ -150,6 +149,7 @@ class Bench:
         self.store, self.shape, self.seconds = store, shape, seconds
         self.began = time.monotonic()
         self.stopping = threading.Event()
+        self.version = ""
         self.played: set[str] = set()
         """Runs of which there is a result, be it that they broke."""
         self.open: list[Target] = []
@@ -161,7 +161,6 @@ class Bench:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         self.docker = engine.ensure()
         self.image = image.ensure(self.docker)
-        self.version = runtime.find(None).version
         key_file()
         self.log = KernelLog()
         self.log.start()
@@ -197,6 +196,7 @@ class Bench:
             wheel = pack(folder)
             self.store.stamp()
             if self.store.digests == before:
+                self.version = wheel.name.split("-")[1]
                 return wheel
 
     def schedule(self, left: list[Run]) -> list[Part]:

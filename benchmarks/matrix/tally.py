@@ -139,7 +139,7 @@ def told(
     every, ended = watch.kills(), endings(said)
     plan = target.went.get("plan") or {}
     samples = watch.samples
-    own = relative(found, began)
+    own: dict[str, Any] = relative(found, began)
     common = {
         **identity(run),
         "began": began,
