@@ -93,31 +93,34 @@ def taken(made: Plan, limited: bool = False) -> int:
     return min(peak, int(str(most))) if limited and most is not None else peak
 
 
-def connections_taken(made: Plan) -> int:
-    """The most database connections that an app holds: in a deploy, or while a worker is replaced."""
+def connections_taken(made: Plan) -> tuple[int, int]:
+    """The most database connections that an app holds: at work, a replacement included, and in a deploy."""
     if connections_of(made.settings) is None:
-        return 0
+        return 0, 0
     workers = int(str(made.value("workers")))
     beside = Beside(replacement=made.value("recycling") == "replace-first")
     each = int(str(made.value("db_pool_size"))) + int(str(made.value("db_max_overflow")))
-    return each * workers_at_once(str(made.value("strategy")), workers, beside)
+    strategy = str(made.value("strategy"))
+    return each * workers_at_once("queue", workers, beside), each * workers_at_once(strategy, workers, beside)
 
 
 def shared_database(plans: Sequence[tuple[str, Plan]]) -> str | None:
     """A warning where apps that share one database hold more connections than it has; None where they do not.
 
-    Of ``plans`` each was made as if it had the database for itself.
+    Of ``plans`` each was made as if it had the database for itself. All are at work, and one deploys: that
+    which takes most for it.
     """
-    using = [(name, made, connections_taken(made)) for name, made in plans]
-    using = [(name, made, count) for name, made, count in using if count]
-    limits = [limit for _, made, _ in using if (limit := connections_of(made.settings)) is not None]
-    if len(using) < 2 or not limits:
+    limits = [limit for _, made in plans if (limit := connections_of(made.settings)) is not None]
+    using = {name: connections_taken(made) for name, made in plans if connections_taken(made)[1]}
+    if len(using) < 2:
         return None
     least = min(limits, key=lambda limit: limit.usable)
-    total = sum(count for _, _, count in using)
+    deploys = max(using, key=lambda name: using[name][1] - using[name][0])
+    counts = {name: peak if name == deploys else steady for name, (steady, peak) in using.items()}
+    total = sum(counts.values())
     if total <= least.usable:
         return None
-    named = " + ".join(f"{name} {count}" for name, _, count in using)
+    named = " + ".join(f"{name} {count}" for name, count in counts.items())
     each = least.usable // len(using) + least.reserved
     return (
         f"{named} = {total} connections, more than {least.sentence()}, if they share one database: set "
