@@ -717,6 +717,7 @@ class Session:
             "interface": imported["interface"],
             "framework": imported["framework"],
             "worker_class": found["worker_class"],
+            "worker_class_chosen": self.question.worker_class is not None,
             "python": imported["python"],
             "gunicorn": imported["gunicorn"],
             "machine": {"memory_bytes": self.budget.memory_bytes, "cpus": self.budget.cpus},
