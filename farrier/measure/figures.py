@@ -14,6 +14,9 @@ SETTLING = 3
 #: A slope counts from this many standard errors on: Student's t for the degrees of freedom that seven blocks
 #: leave, 95 % two-sided.
 SIGNIFICANT = 2.45
+#: Bytes by which a worker must have grown for a slope to count: threads that one after the other come to
+#: touch their own pages rise steadily as well, by up to 200 KiB in all.
+SEEN_FROM = 1 << 18
 #: Bytes in 1,000 requests up to which a bound is as good as no growth: one arena of 256 KiB more among 1,000
 #: requests bounds it by 1.3 MiB.
 NEGLIGIBLE = 1.5 * (1 << 20)
@@ -42,9 +45,24 @@ def bound(slope: float, error: float) -> float:
     return slope + SIGNIFICANT * error
 
 
-def grown(slope: float, error: float) -> int | None:
+def counted(samples: Sequence[tuple[int, int]]) -> int:
+    """Requests that growth() goes by."""
+    return samples[-1][0] - samples[SETTLING][0]
+
+
+def rises(slope: float, error: float) -> bool:
+    """Whether the slope is more than its error."""
+    return slope > SIGNIFICANT * error and slope > 0
+
+
+def seen(slope: float, requests: int) -> bool:
+    """Whether so many requests took more than the last pages of a warm-up do."""
+    return slope * requests / 1000 >= SEEN_FROM
+
+
+def grown(slope: float, error: float, requests: int) -> int | None:
     """``growth_per_1000``: 0 where it is bounded small, None where it is not and may be none as well."""
-    if slope > SIGNIFICANT * error and slope > 0:
+    if rises(slope, error) and seen(slope, requests):
         return round(slope)
     return 0 if bound(slope, error) <= NEGLIGIBLE else None
 

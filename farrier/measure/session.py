@@ -48,6 +48,8 @@ CONNECTIONS_FIRST, CONNECTIONS_MORE = 100, 300
 ANSWER_SHARE, ANSWER_MOST = 0.25, 10.0
 #: Seconds that the connections of a loop take.
 CONNECTIONS_SECONDS = 1.0
+#: Seconds until the arbiter does what a signal asks for.
+ARBITER_TURN = 0.8
 #: Seconds in which a server stops, before the next may boot.
 STOPPING = 0.5
 #: Seconds of the time that are kept to end everything, and the share of it where that is less.
@@ -370,7 +372,10 @@ class Session:
 
     def second(self, server: Server, worker: int) -> None:
         """A second worker beside the first shows what two share; then it goes again."""
-        needed_seconds = 1.3 * float(self.found["boot_seconds"]) + self.warm_seconds + self.reserve + 0.8
+        # Requests come first, where they are slow: growth says more than what two workers share.
+        steady = min(STEADY * self.warm_seconds / max(self.warmed, 1) / AT_ONCE_THREADS, 1.0)
+        boot = max(1.3 * float(self.found["boot_seconds"]), ARBITER_TURN)
+        needed_seconds = boot + self.warm_seconds + self.reserve + 0.6 + steady
         if self.left < needed_seconds:
             more = self.more(needed_seconds - self.left)
             self.note(f"one worker alone, not two: no time for the boot of another; {more}")
@@ -478,12 +483,14 @@ class Session:
         self.tell_growth(samples)
 
     def growth(self, samples: Sequence[tuple[int, int]]) -> bool:
-        """Whether the samples tell it."""
+        """Whether the samples tell it for good: a small slope that rises may be the last of the warm-up."""
         slope, error = figures.growth(samples)
-        self.found["growth_per_1000"] = figures.grown(slope, error)
+        requests = figures.counted(samples)
+        self.found["growth_per_1000"] = figures.grown(slope, error, requests)
         self.found["growth_error"] = round(error)
         self.found["growth_bound"] = figures.bound(slope, error)
-        return self.found["growth_per_1000"] is not None
+        small = figures.rises(slope, error) and not figures.seen(slope, requests)
+        return self.found["growth_per_1000"] is not None and not small
 
     def tell_growth(self, samples: Sequence[tuple[int, int]]) -> None:
         """Notes where it is not known, or from few requests."""
