@@ -449,6 +449,13 @@ def neighbours(s: Snapshot) -> Finding:
     return Finding("neighbours", "ok", seen)
 
 
+def database(s: Snapshot) -> Finding:
+    if s.connections:
+        seen, _, change = s.connections.partition(": ")
+        return Finding("database", "look", seen, change)
+    return Finding("database", "ok", "the apps of this host have connections enough by their plans")
+
+
 CHECKS: tuple[Check, ...] = (
     running,
     workers,
@@ -474,4 +481,5 @@ CHECKS: tuple[Check, ...] = (
     colours,
     account,
     neighbours,
+    database,
 )

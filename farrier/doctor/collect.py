@@ -53,6 +53,7 @@ def collect(name: str) -> Snapshot:
         account=unknown_account(spec),
         together=sum(expected_of(other) for other in apps.deployed()),
         neighbours=tuple(other for other in apps.deployed() if other != name),
+        connections=connections_together(),
     )
 
 
@@ -133,6 +134,13 @@ def expected_of(name: str) -> int:
     """Bytes that an app's plan expects of it, a deploy included; 0 where no plan can be read."""
     plan = see.read_json(apps.plan_file(name)) or {}
     return int(plan.get("memory_deploy_peak") or 0)
+
+
+def connections_together() -> str:
+    """What is to be said where the apps of this host may hold more database connections than there are."""
+    from farrier.release.connections import too_many
+
+    return too_many({name: see.read_json(apps.plan_file(name)) or {} for name in apps.deployed()})
 
 
 def second_colour(layout: Layout, active: str | None) -> str | None:

@@ -103,6 +103,7 @@ class Snapshot:
     account: str | None = None  # a user or group of the unit that this host does not know
     together: int | None = None  # what all apps of this host are expected to take in a deploy of theirs
     neighbours: tuple[str, ...] = ()
+    connections: str = ""  # what is to be said of the database connections of all apps of this host together
     deployed: bool = True  # by farrier, under systemd; else a server that a person or a container runs
     pid: int | None = None  # the arbiter
 

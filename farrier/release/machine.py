@@ -20,6 +20,7 @@ from ..errors import FarrierError
 from . import account as accounts
 from . import colour as colours
 from . import (
+    connections,
     files,
     guard,
     history,
@@ -274,6 +275,9 @@ class Machine:
         fitted = self.claim(view, release)
         if self.only_plan:
             return
+        plans = {**sized.plans_of_others(self.spec.name), self.spec.name: fitted.plan.to_dict()}
+        if line := connections.too_many(plans):
+            self.warnings.append(line)
         if not fitted.must_shrink:
             self.warnings += [fitted.told(one, part) for one, part in fitted.too_large]
             return

@@ -98,13 +98,23 @@ def others(name: str) -> list[Neighbour]:
     The claim of a run that is gone counts for nothing: its app's lock is free.
     """
     found = []
-    for folder in sorted(path for path in ETC.glob("*") if path.name != name):
+    for folder in _folders(name):
         claim, now = _live_claim(folder), files.read_json(folder / "plan.json")
         taken = [size for one in (claim, now) if one is not None and (size := _taken(one)) is not None]
         if taken:
             # What serves stays as large as it is until the run has made it smaller.
             found.append(_neighbour(folder, claim, now or {}, max(taken)))
     return found
+
+
+def plans_of_others(name: str) -> dict[str, dict[str, Any]]:
+    """The plans of the other apps of this host: claimed by a run under way, or in force."""
+    found = {one.name: _live_claim(one) or files.read_json(one / "plan.json") for one in _folders(name)}
+    return {name: plan for name, plan in found.items() if plan is not None}
+
+
+def _folders(name: str) -> list[Path]:
+    return sorted(path for path in ETC.glob("*") if path.name != name)
 
 
 def _live_claim(folder: Path) -> dict[str, Any] | None:

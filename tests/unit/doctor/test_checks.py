@@ -67,6 +67,7 @@ def test_nothing_known_is_said_to_be_unknown_and_never_ok_by_default() -> None:
         "colours",
         "account",
         "neighbours",
+        "database",
     ):  # nothing there is what a quiet host has
         assert levels.pop(quiet) == "ok"
     assert set(levels.values()) == {"unknown"}
@@ -108,6 +109,12 @@ def test_nothing_known_is_said_to_be_unknown_and_never_ok_by_default() -> None:
             "neighbours",
             "look",
             "api: 600 MiB expected of 512",
+        ),
+        (
+            {"connections": "api 88 + blog 44 = 132 connections, more than 95: set database_max_connections"},
+            "database",
+            "look",
+            "132 connections, more than 95",
         ),
     ],
 )
