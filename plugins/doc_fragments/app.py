@@ -284,7 +284,7 @@ options:
         type: bool
       requests:
         description:
-          - What it is asked, such as V(GET /products) or V(POST /cart {"id": 1}), by default V(GET /).
+          - 'What it is asked, such as V(GET /products) or V(POST /cart {"id": 1}), by default V(GET /).'
         type: list
         elements: str
       headers:
