@@ -9,7 +9,8 @@ from typing import Any
 def too_many(plans: Mapping[str, Mapping[str, Any]]) -> str:
     """What is to be said where apps of a host hold more than there are; else empty. Pure.
 
-    `plans`: the plan.json of each. An app whose maximum a person stated was given its part, or has a database of its own.
+    `plans`: the plan.json of each. An app whose maximum a person stated was given its part, or has a database
+    of its own.
     """
     from ..sizing.plan import Plan
     from ..sizing.together import shared_database

@@ -72,6 +72,26 @@ def test_a_release_from_before_is_measured_where_it_serves(site: Any, gauge: Any
     assert not site.apply(spec)["changed"]
 
 
+def test_an_app_that_serves_its_own_hosts_only_is_asked_as_one_of_them(site: Any, gauge: Any) -> None:
+    choosy = ANSWER.replace(
+        "    start", "    if environ['HTTP_HOST'] != 'shop.example':\n"
+        "        start_response('400 Bad Request', [('Content-Length', '0')])\n"
+        "        return []\n    start",
+    )  # fmt: skip
+    first = gauge(choosy)
+    assert first["warnings"] == ["gauge was measured by what says little of it: GET / answered 400"]
+    workload = first["plan"]["inputs"]["workload"]
+    assert workload["measured"] and workload.get("cpu_per_request") is None
+    shown = site.host.run(["farrier", "release", "show", "gauge"]).stdout
+    assert "GET / answered 400: its times and what it takes were left out" in shown
+    # Other options measure what serves again, once.
+    spec = {**first["spec"], "measure": {**SHORT, "requests": ["GET /"], "headers": ["Host: shop.example"]}}
+    second = site.apply(spec)
+    assert second["release"] == first["release"] and not second["warnings"]
+    assert second["plan"]["inputs"]["workload"]["cpu_per_request"] > 0
+    assert not site.apply(spec)["changed"]
+
+
 def test_a_measurement_that_fails_refuses_nothing(site: Any, gauge: Any) -> None:
     failing = ANSWER.replace('"200 OK"', '"500 Oh"')
     answer = gauge(failing)
