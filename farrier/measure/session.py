@@ -33,7 +33,7 @@ MIB = 1 << 20
 #: Requests of the warm-up, for each worker, and the share of the time it may take.
 WARM, WARM_SHARE = 100, 0.05
 #: Requests one by one, from which times are taken, and the share of the time they may take.
-TIMED, TIMED_SHARE = 200, 0.08
+TIMED, TIMED_SHARE = 200, 0.05
 #: Requests from which growth is taken, and how many times as many where they do not tell it yet.
 STEADY, LONGER = 1000, 4
 #: Bursts before the samples of growth: every thread and connection has had requests then.
@@ -48,6 +48,8 @@ CONNECTIONS_FIRST, CONNECTIONS_MORE = 100, 300
 ANSWER_SHARE, ANSWER_MOST = 0.25, 10.0
 #: Seconds that the connections of a loop take.
 CONNECTIONS_SECONDS = 1.0
+#: The part of what the preloaded boot is reckoned to take with which it is tried all the same.
+LEAST_OF_RESERVE = 0.7
 #: Seconds until the arbiter does what a signal asks for.
 ARBITER_TURN = 0.8
 #: Seconds in which a server stops, before the next may boot.
@@ -134,6 +136,7 @@ class Session:
         self.worker = 0
         self.asked = HEALTH
         self.each = 0.0
+        self.boot_wall = 0.0
 
     def run(self) -> dict[str, Any]:
         self.imported = self.look()
@@ -246,7 +249,9 @@ class Session:
     def alone(self, launch: Launch) -> None:
         """Raises AppFailed where it does not boot, or answers nothing."""
         self.check_room(launch)
+        began = time.monotonic()
         with Server(launch, 1, preload=False, deadline=self.deadline) as server:
+            self.boot_wall = time.monotonic() - began
             self.found["boot_seconds"] = server.until_ready(1)
             self.worker = server.workers[0]
             try:
@@ -394,7 +399,7 @@ class Session:
         """What the preloaded boot takes; nothing where there is none."""
         if self.found["worker_class"] == "gevent":
             return 0.0
-        return 1.3 * float(self.imported["import_seconds"]) + 0.8 + 2 * self.warm_seconds
+        return max(1.3 * self.boot_wall, 0.8) + 2.2 * self.warm_seconds
 
     @property
     def reserve(self) -> float:
@@ -592,7 +597,7 @@ class Session:
         if launch.worker_class == "gevent":
             self.note("not preloaded: gevent patches the standard library before the import, in each worker")
             return
-        if self.left <= self.preload_seconds:
+        if self.left <= LEAST_OF_RESERVE * self.preload_seconds:
             more = self.more(self.preload_seconds - self.left)
             self.note(f"not preloaded: no time left for another boot; {more}")
             return

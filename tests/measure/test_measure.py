@@ -18,7 +18,7 @@ from farrier.sizing import kind_of
 REPOSITORY = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
 
-#: About 60 MiB of objects, of which a request reads a few; /leak keeps 10 KiB, 1 MiB in 100 requests.
+#: About 60 MiB of objects, of which a request reads a few; /leak waits and keeps 10 KiB, 1 MiB in 100.
 HEAVY = """
 import time, itertools
 COUNT = itertools.count()
@@ -28,6 +28,7 @@ def app(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/leak":
         KEPT.append(bytearray(b"x" * 10486))
+        time.sleep(0.008)
     if path == "/wait":
         until = time.thread_time() + 0.001
         while time.thread_time() < until:
@@ -37,9 +38,6 @@ def app(environ, start_response):
         raise RuntimeError("broken by design")
     if path == "/flaky" and next(COUNT) % 3 == 1:
         raise RuntimeError("broken now and then")
-    if path == "/slow":
-        KEPT.append(bytearray(b"x" * 10486))
-        time.sleep(0.02)
     status = "404 Not Found" if path == "/missing" else "200 OK"
     body = DATA[7]["name"].encode()
     start_response(status, [("Content-Length", str(len(body)))])
@@ -139,15 +137,15 @@ def left_over(token: str) -> list[str]:
 
 
 def test_a_heavy_app_that_leaks_is_measured_whole(measure: Measure) -> None:
-    found = object_of(
-        measure("heavy:app", "--request", "GET /leak", "--json", "--seconds", "9", PROBE="measured-whole")
-    )
+    found = object_of(measure("heavy:app", "--request", "GET /leak", "--json", PROBE="measured-whole"))
     assert found["schema"] == 1
     assert (found["interface"], found["worker_class"], found["framework"]) == ("wsgi", "gthread", None)
     asked = found["requests"][0]
     assert (asked["status"], asked["statuses"]) == (200, {"200": asked["count"]})
     assert found["kind"] == kind_of(found["cpu_per_request"], found["wait_per_request"], "wsgi")
-    assert found["growth_per_1000"] == pytest.approx(10 * MIB, rel=0.15)
+    assert found["growth_per_1000"] == pytest.approx(10 * MIB, rel=0.3)
+    # One by one a thousand of them would have taken most of the time, and there would be no second boot.
+    assert not [note for note in found["notes"] if "growth" in note]
     # Alone each worker has all of its own; preloaded it keeps the objects that no request touches.
     alone, shared = found["alone"], found["shared"]
     assert alone["uss"] > 50 * MIB
@@ -172,14 +170,6 @@ def test_times_are_those_of_the_app_and_a_404_and_a_failure_are_said(measure: Me
     assert found["requests"][1]["count"] == 3
     assert any(note.startswith("GET /broken answers 500: left out") for note in found["notes"])
     assert any(note.startswith("GET /missing answered 404: name") for note in found["notes"])
-
-
-def test_a_leak_of_slow_requests_is_found_in_the_time_of_a_deploy(measure: Measure) -> None:
-    """At 20 ms each a thousand would take 20 s one by one."""
-    found = object_of(measure("heavy:app", "--request", "GET /slow", "--json", "--seconds", "9"))
-    assert found["growth_per_1000"] is None or found["growth_per_1000"] > 5 * MIB
-    assert found["growth_error"] is not None, found["notes"]
-    assert found["kind"] == "io"
 
 
 def test_a_request_that_fails_now_and_then_is_no_success(measure: Measure) -> None:
