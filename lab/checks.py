@@ -14,9 +14,9 @@ from lab.progress import Steps
 
 # Quick and pure first, so that a plain mistake shows in seconds; a folder that does not exist yet is left
 # out.
-_ORDER = ("unit", "serve", "serve_examples", "release", "system")
+_ORDER = ("unit", "measure", "serve", "serve_examples", "release", "system")
 # They wait more than they work, and each has servers and hosts of its own. What is left wants the machine.
-_SIDE_BY_SIDE = ("unit", "serve", "serve_examples", "release")
+_SIDE_BY_SIDE = ("unit", "measure", "serve", "serve_examples", "release")
 _IN_CI = os.environ.get("CI", "").lower() == "true"
 
 
