@@ -23,13 +23,12 @@ from .sizing.database import connections_of, worker_count_in_deploy
 from .sizing.memory import share_of
 from .sizing.plan import Plan, plan
 from .sizing.settings import Settings
+from .sizing.together import OWN_LIMITS
 from .sizing.units import MIB, SizingError, format_bytes
 from .sizing.workload import Workload
 
 ETC = Path("/etc/farrier")
 CLAIM = "claim.json"
-#: A person's own limit of an app's memory is taken as given: no weight moves it.
-OWN_LIMITS = ("memory_limit", "memory_max")
 #: A machine sold as 512 MiB shows its init less: kernel and firmware keep up to a sixth of small ones.
 NOMINAL = 1.2
 #: Step, in bytes, in which the least memory of an app is looked for.
