@@ -19,13 +19,12 @@ if TYPE_CHECKING:
     from ..sizing.budget import Budget
     from ..sizing.plan import Plan
     from ..sizing.settings import Settings
+    from ..sizing.together import Neighbour
     from ..sizing.workload import Workload
     from .layout import Layout
     from .spec import Spec
 
 SETTINGS_SOURCE = "settings.json"
-# A person's own limit of an app's memory is taken as given: no weight moves it.
-OWN_LIMITS = ("memory_limit", "memory_max")
 
 
 def workload_of(given: Mapping[str, Any]) -> Workload:
@@ -41,35 +40,6 @@ def settings_of(spec: Spec, env: Mapping[str, str]) -> Settings:
 
     lower = Settings.from_mapping({"runtime": "systemd", **spec.settings}, SETTINGS_SOURCE)
     return Settings.merged(Settings.from_environ(env), lower)
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """Another app of this host, by the plan it serves with or is about to."""
-
-    name: str
-    taken: int
-    """Bytes that it is expected to take: its plan's peak in a deploy, and no more than its slice may have."""
-    weight: int = WEIGHT
-    workload: Workload | None = None
-    """None, and settings too: it keeps what it has, by a person's own limit or a plan that cannot be read."""
-    settings: Settings | None = None
-
-    def wish(self, budget: Budget) -> int:
-        """Bytes that it would take if it were alone on the host."""
-        from ..sizing.plan import plan
-
-        if self.workload is None or self.settings is None:
-            return self.taken
-        return peak(plan(budget, self.workload, self.settings))
-
-    def needs(self, budget: Budget) -> tuple[int, int]:
-        """The least with which it runs, and what it can use, in bytes."""
-        from ..sizing.apportion import needs
-
-        if self.workload is None or self.settings is None:
-            return self.taken, self.taken
-        return needs(budget, self.workload, self.settings)
 
 
 @dataclass(frozen=True)
@@ -138,6 +108,7 @@ def _neighbour(
     folder: Path, claim: Mapping[str, Any] | None, now: Mapping[str, Any], taken: int
 ) -> Neighbour:
     from ..sizing.settings import Settings
+    from ..sizing.together import OWN_LIMITS, Neighbour
     from ..sizing.units import SizingError
     from ..sizing.workload import Workload
 
@@ -180,6 +151,7 @@ def fitted(
     from ..sizing.budget import read_budget
     from ..sizing.memory import share_of
     from ..sizing.plan import plan
+    from ..sizing.together import OWN_LIMITS
 
     # The machine as its init sees it: a limit of the caller's own session is none of the app's.
     budget = read_budget(pid=1, ignore=(layout.slice,))

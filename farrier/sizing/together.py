@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .apportion import App, apportion, needs, part_of
+from .apportion import WEIGHT, App, apportion, needs, part_of
 from .budget import Budget
 from .database import connections_of, workers_at_once
 from .memory import Beside, share_of
@@ -42,6 +42,31 @@ class Placed:
     plan: Plan
     by_weight: bool
     """Its plan is made for its part; else for the whole host, of which it takes no more than its part."""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another app of a host, by the plan it serves with or is about to."""
+
+    name: str
+    taken: int
+    """Bytes that it is expected to take: its plan's peak in a deploy, and no more than its slice may have."""
+    weight: int = WEIGHT
+    workload: Workload | None = None
+    """None, and settings too: it keeps what it has, by a person's own limit or a plan that cannot be read."""
+    settings: Settings | None = None
+
+    def wish(self, budget: Budget) -> int:
+        """Bytes that it would take if it were alone on the host."""
+        if self.workload is None or self.settings is None:
+            return self.taken
+        return taken(plan(budget, self.workload, self.settings))
+
+    def needs(self, budget: Budget) -> tuple[int, int]:
+        """The least with which it runs, and what it can use, in bytes."""
+        if self.workload is None or self.settings is None:
+            return self.taken, self.taken
+        return needs(budget, self.workload, self.settings)
 
 
 def available_to_all(budget: Budget, members: Sequence[Member]) -> int:

@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from .app_options import chosen_settings
@@ -23,7 +23,7 @@ from .sizing.database import connections_of, worker_count_in_deploy
 from .sizing.memory import share_of
 from .sizing.plan import Plan, plan
 from .sizing.settings import Settings
-from .sizing.together import OWN_LIMITS
+from .sizing.together import OWN_LIMITS, Neighbour
 from .sizing.units import MIB, SizingError, format_bytes
 from .sizing.workload import Workload
 
@@ -56,29 +56,6 @@ def plan_beside_others(options: dict, budget: Budget | None = None) -> tuple[Bud
         raise Refused(
             told if told.startswith(prefix) and prefix else f"{prefix}settings: {told}"
         ) from refused
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """Another app of this host, by the plan it serves with or is about to; as in farrier/release/sized.py."""
-
-    name: str
-    #: Bytes that it is expected to take: its plan's peak in a deploy, and no more than its slice may have.
-    taken: int
-    weight: int = WEIGHT
-    #: None, and settings too: it keeps what it has, by a person's own limit or a plan that cannot be read.
-    workload: Workload | None = None
-    settings: Settings | None = None
-
-    def wish(self, host: Budget) -> int:
-        """Bytes that it would take if it were alone on the host."""
-        return self.taken if self.workload is None else _peak(plan(host, self.workload, self.settings))
-
-    def needs(self, host: Budget) -> tuple[int, int]:
-        """The least with which it runs, and what it can use, in bytes."""
-        if self.workload is None:
-            return self.taken, self.taken
-        return needs(host, self.workload, self.settings)
 
 
 def others(name: str) -> list[Neighbour]:
