@@ -4,8 +4,9 @@ Both have the same settings and write the same fields to their access log; farri
 request ids, traffic counters, signs of life and slow-request watch on top. The app works for about 1 ms. One
 worker each, pinned to one CPU, its clients (a closed loop over kept-alive connections) on another. A pair is
 two fresh processes that are asked in short turns in the order A B B A, so that what drifts meanwhile hits
-both; its ratio is that of the CPU seconds that the kernel accounts to master and worker. See run.py, which
-writes the figures.
+both; its ratio is that of the medians over the turns of the CPU seconds that the kernel accounts to master and
+worker. The mean would not do: on a virtual machine the seconds that its host takes away are charged to whoever
+runs, which made one turn in some hundred cost three times as much. See run.py, which writes the figures.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CLASSES = ("sync", "gthread", "asgi", "uvicorn")
 BOUND = 1.02
 APP_SECONDS = 0.001
 #: A pair asks each of the two in 2 x ROUNDS turns of so many: what else the machine does hits both alike.
-ROUNDS, REQUESTS, WARM, CONNECTIONS = 3, 300, 200, 4
+ROUNDS, REQUESTS, WARM, CONNECTIONS = 5, 200, 200, 4
 #: The fields that farrier's own lines have, by Gunicorn's names.
 LINE = (
     '{"time": "%(t)s", "severity": "INFO", "message": "%(m)s %(U)s %(s)s", "pid": "%(p)s", '
@@ -104,7 +105,7 @@ def pair(worker_class: str, turns: int, first: str) -> dict[str, Any]:
             for one in servers.values():
                 one.stop()
         _same_lines(folder)
-    ours, theirs = statistics.mean(took[FARRIER]), statistics.mean(took[GUNICORN])
+    ours, theirs = statistics.median(took[FARRIER]), statistics.median(took[GUNICORN])
     return {
         "class": worker_class,
         "farrier_us": 1e6 * ours,

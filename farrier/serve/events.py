@@ -75,20 +75,21 @@ def _speaker(pid: int) -> str:
     return _encode({**identity(), "pid": pid})[1:-1]
 
 
-def _plain(value: Any) -> str:
-    """A value that is no text."""
-    return repr(value) if type(value) in (int, float) else _encode(value)
+_NUMBERS = frozenset((int, float))
 
 
 def request_line(record: logging.LogRecord, fields: dict[str, Any]) -> str:
     """What format() below makes of an access line, in a third of the time: there is one for each request."""
-    parts = [
-        f'{{"time": "{timestamp(record.created)}", "severity": "{SEVERITIES[record.levelno]}", '
-        f'"message": {quoted(record.getMessage())}, {_speaker(record.process or os.getpid())}'
+    # One expression: each call of a function of ours would be another tenth of it.
+    told = [
+        f'"{name}": {quoted(value) if type(value) is str else repr(value) if type(value) in _NUMBERS else _encode(value)}'
+        for name, value in fields.items()
     ]
-    for name, value in fields.items():
-        parts.append(f'"{name}": {quoted(value) if type(value) is str else _plain(value)}')
-    return ", ".join(parts) + "}"
+    return (
+        f'{{"time": "{timestamp(record.created)}", "severity": "{SEVERITIES[record.levelno]}", '
+        f'"message": {quoted(record.getMessage())}, {_speaker(record.process or os.getpid())}, '
+        f'{", ".join(told)}}}'
+    )
 
 
 class JsonFormatter(logging.Formatter):

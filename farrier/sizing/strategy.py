@@ -113,24 +113,29 @@ class Problem:
         return problem._computing() or problem
 
     def _computing(self) -> Problem | None:
-        """With sync workers, where an app only computes and all of them fit preloaded; else none.
+        """With sync workers, where an app only computes: threads gain it nothing, one process as many as two.
 
-        Nobody chose its class then, nobody the threads, and it is known to be safe to preload.
+        Nobody chose its class then, nobody the threads, and it is known to be safe to preload, without which
+        more workers than CPUs cost more memory than they gain. None where that would be fewer workers than
+        with threads, or a worse deploy.
         """
         load = self.workload
         chosen = any(name in self.settings for name in ("worker_class", "threads"))
         computes = load.any_class and load.only_computes and load.kind == "cpu" and load.preload_safe
         one_at_a_time = self.runtime == "cloudrun" and self.cpus < 1
-        if chosen or not computes or self.low_memory or self.development or one_at_a_time:
+        few = self.low_memory and not self.low_memory_chosen
+        if chosen or not computes or few or self.development or one_at_a_time:
             return None
         if self.worker_class != "gthread":
             return None
         ask = _with_choices(wish(load, "sync", self.cpus), "sync", self.settings)
         least = connections_least("sync", load.framework, 1)
         other = replace(self, worker_class="sync", wish=ask, least_connections=least)
-        one = fit(other)
-        whole = one.fits and one.preload and one.workers >= ask.workers and one.beside.replacement
-        return other if whole and not one.queues else None
+        one, threads = fit(other), fit(self)
+        if one.fits < threads.fits or one.workers < threads.workers:
+            return None
+        alone = threads.beside.replacement and not one.beside.replacement and one.workers == threads.workers
+        return None if alone or (one.queues and not threads.queues) else other
 
     def strategies(self) -> tuple[str, ...]:
         """Strategies that may be used, best first."""
@@ -211,6 +216,11 @@ class Problem:
     def threads_keep_connections(self) -> bool:
         """Django without a pool: each thread opens a connection and keeps it."""
         return self.workload.framework == "django" and self.worker_class == "gthread"
+
+    @property
+    def workers_a_cpu(self) -> int:
+        """One for each CPU that it has the whole of, and at least one: fewer leave a CPU idle."""
+        return min(self.wish.workers, max(1, math.floor(self.cpus)))
 
     @property
     def workers_at_least(self) -> int:
@@ -350,7 +360,17 @@ def _largest_for(problem: Problem, shape: Footprint, strategies: list[str], most
             for name in strategies
         )
 
-    return _largest(1, most, enough)
+    def enough_for_cpus(workers: int) -> bool:
+        # the others serve while one is replaced; a deploy's own command has no such way out
+        beside = Beside(one_off=True)
+        return any(
+            problem.database_allows(name, workers)
+            and problem.memory_allows(shape, name, workers, problem.slots_before_worker(name, workers), beside)
+            for name in strategies
+        )
+
+    found = _largest(1, most, enough)
+    return max(found, _largest(1, min(most, problem.workers_a_cpu), enough_for_cpus))
 
 
 def _largest(low: int, high: int, enough: Callable[[int], bool]) -> int:

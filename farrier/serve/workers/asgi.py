@@ -140,7 +140,6 @@ class ASGIWorker(LoopWorker, GunicornASGIWorker):
             acceptor.start()
             self.mark_ready()
             while await self.tick():
-                self.notify()
                 acceptor.balance()
             grace = (await self.drain(acceptor)).left
         if self.lifespan is not None and not self.quick:

@@ -106,13 +106,14 @@ class Turns:
 class Sent:
     """What of a response has gone by, and its id put in."""
 
-    __slots__ = ("headers", "request_id", "send", "size", "status")
+    __slots__ = ("connection", "headers", "request_id", "send", "size", "status", "worker")
     #: It answers what ``send`` does, an awaitable: as good as a coroutine function for who asks (asgiref).
     #: Until Python 3.12 brought a function for it, this was the mark that asyncio looks for.
     _is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", None)
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, worker: Any, connection: Any = None) -> None:
         self.send, self.request_id = send, request_id
+        self.worker, self.connection = worker, connection
         self.status: Any = None
         self.headers: list[Any] = []
         self.size = 0
@@ -131,6 +132,8 @@ class Sent:
                 headers.append((b"x-request-id", self.request_id.encode("latin-1", "replace")))
                 message = {**message, "headers": headers}
             self.status, self.headers = message["status"], headers
+            if self.worker.announces:
+                message = self.worker.announced(message, self.connection)
         return self.send(message)
 
 
@@ -172,13 +175,14 @@ class Calls:
         assert task is not None  # noqa: S101 - servers run every call in a task
         self.going[task] = None
         health, worker = self.health, self.worker
+        connection = worker.asking
         try:
             if scope["path"] in health.paths:
-                await health.answer(scope, send)
+                await health.answer(scope, self._announcing(send, connection))
                 return
             health.served.requests += 1
             scope, chosen = identified(scope)
-            sent = Sent(send, chosen)
+            sent = Sent(send, chosen, worker, connection)
             token = worker.take_up(scope["method"], scope["path"], scope.get("query_string", b""))
             turns, mine = worker.turns, False
             try:
@@ -197,6 +201,17 @@ class Calls:
             raise Exited(error.code) from error
         finally:
             del self.going[task]
+
+    def _announcing(self, send: Send, connection: Any) -> Send:
+        """``send`` for an answer that has no Sent around it."""
+        worker = self.worker
+
+        def answer(message: dict[str, Any]) -> Awaitable[None]:
+            if message["type"] == "http.response.start" and worker.announces:
+                message = worker.announced(message, connection)
+            return send(message)
+
+        return answer
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

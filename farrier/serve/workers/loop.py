@@ -21,6 +21,15 @@ from farrier.serve.workers.calls import Calls, Turns
 from farrier.serve.workers.drain import LOOK, Drain, end_for_sure, has_bytes, is_unsent
 
 
+#: Seconds between two looks of a worker's main loop.
+TICK = 0.1
+
+
+def _wake(pause: asyncio.Future[None]) -> None:
+    if not pause.done():
+        pause.set_result(None)
+
+
 class LoopAcceptor(Acceptor):
     """For a worker with an event loop; ``protocol`` makes what serves a connection."""
 
@@ -82,8 +91,13 @@ class LoopWorker(FarrierWorker):
     #: A stop has begun: responses announce the close.
     draining = False
     _turns: Turns | None = None
+    #: What tick() waits for, and how many there were.
+    _pause: asyncio.Future[None] | None = None
+    _ticks = 0
     #: Each has a ``transport``.
     connections: Collection[Any]
+    #: Whose request Calls is asked next, where the server does not announce the close itself.
+    asking: Any = None
 
     def is_idle(self, connection: Any) -> bool:
         """Whether no request of it is in hand and none has begun to arrive."""
@@ -97,6 +111,10 @@ class LoopWorker(FarrierWorker):
     def announces(self) -> bool:
         """Whether the last response on a connection says that it is closed."""
         return self.draining or (self.acceptor is not None and self.acceptor.crowded)
+
+    def announced(self, message: dict[str, Any], connection: Any) -> dict[str, Any]:
+        """A response's start while the worker announces the close: with it, if it is the connection's last."""
+        return message
 
     @property
     def turns(self) -> Turns:
@@ -131,13 +149,15 @@ class LoopWorker(FarrierWorker):
 
     def _stop(self) -> None:
         self.stopping.set()
+        if self._pause is not None:
+            _wake(self._pause)
 
     def _stop_at_once(self) -> None:
         if not self.quick:
             self.quick = True
             self.cfg.worker_int(self)
             end_for_sure()
-        self.stopping.set()
+        self._stop()
 
     def handle_abort(self, sig: int, frame: Any) -> None:
         """The server would catch SystemExit as the app's error: say it, then really end."""
@@ -169,9 +189,20 @@ class LoopWorker(FarrierWorker):
         return not self.stopping.is_set()
 
     async def tick(self) -> bool:
-        """Wait a tenth of a second or for the stop; False once it is time to drain."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.stopping.wait(), 0.1)
+        """Wait a tenth of a second or for the stop; False once it is time to drain. Once a second it notifies."""
+        if not self.stopping.is_set():
+            # asyncio.wait_for() makes a task each time, ten a second in every idle worker.
+            loop = asyncio.get_running_loop()
+            self._pause = loop.create_future()
+            later = loop.call_later(TICK, _wake, self._pause)
+            try:
+                await self._pause
+            finally:
+                later.cancel()
+                self._pause = None
+        self._ticks += 1
+        if self._ticks % 10 == 0:
+            self.notify()
         if not self.alive:
             # Gunicorn's reloader (development) says it this way; nobody waits for idle connections there.
             self.quick = True

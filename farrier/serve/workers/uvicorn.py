@@ -49,11 +49,7 @@ class Server(uvicorn.Server):
             self.started = True
             acceptor.start()
             worker.mark_ready()
-            tick = 0
             while await worker.tick():
-                tick += 1
-                if tick % 10 == 0:
-                    worker.notify()
                 acceptor.balance()
             grace = (await worker.drain(acceptor)).left
         if not worker.quick:
@@ -64,7 +60,7 @@ class Server(uvicorn.Server):
             made: Any = self.config.http_protocol_class(
                 config=self.config, server_state=self.server_state, app_state=self.lifespan.state
             )
-            made.app = Answer(made, self.worker)
+            made.app = Asked(made, self.worker)
             return made  # type: ignore[no-any-return]
 
         return LoopAcceptor(
@@ -84,11 +80,10 @@ class Server(uvicorn.Server):
             self.worker.log.error("The app's shutdown did not end within %.1f s", grace)
 
 
-class Answer:
-    """The app for one connection: while the worker drains, the last response on it announces the close.
+class Asked:
+    """The app for one connection: tells the worker whose request comes next, see ``announced``."""
 
-    Uvicorn's own stop ends a connection after a response that promised to keep it (uvicorn #2757).
-    """
+    __slots__ = ("app", "connection", "worker")
 
     def __init__(self, connection: Any, worker: UvicornWorker) -> None:
         self.connection = connection
@@ -96,16 +91,9 @@ class Answer:
         self.app = connection.app
 
     def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> Any:
-        def answer(message: dict[str, Any]) -> Any:
-            if message["type"] == "http.response.start" and self.worker.announces and self.is_last():
-                message = {**message, "headers": [*message.get("headers", ()), CLOSE]}
-            return send(message)
-
-        return self.app(scope, receive, answer)
-
-    def is_last(self) -> bool:
-        """Whether the request in hand has come as a whole, and no other one behind it."""
-        return not (self.connection.cycle.more_body or has_more(self.connection))
+        # Uvicorn's own layer, which is all that is between here and Calls, waits for nothing.
+        self.worker.asking = self.connection
+        return self.app(scope, receive, send)
 
 
 class UvicornWorker(LoopWorker, Worker):
@@ -148,6 +136,13 @@ class UvicornWorker(LoopWorker, Worker):
             return False
         cycle = connection.cycle
         return (cycle is None or cycle.response_complete) and not has_more(connection)
+
+    def announced(self, message: dict[str, Any], connection: Any) -> dict[str, Any]:
+        """Uvicorn's own stop ends a connection after a response that promised to keep it (uvicorn #2757)."""
+        if connection is None or connection.cycle.more_body or has_more(connection):
+            # Not come as a whole, or another one behind it.
+            return message
+        return {**message, "headers": [*message.get("headers", ()), CLOSE]}
 
     def is_kept(self, connection: Any) -> bool:
         cycle = getattr(connection, "cycle", None)

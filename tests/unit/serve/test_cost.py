@@ -61,4 +61,4 @@ def test_a_turn_goes_to_the_next_in_line_also_when_one_leaves_at_that_moment() -
 
 
 def test_a_wsgi_app_behind_asgiref_is_sent_without_a_warning() -> None:
-    assert iscoroutinefunction(Sent(None, "id"))  # type: ignore[arg-type]
+    assert iscoroutinefunction(Sent(None, "id", None))  # type: ignore[arg-type]

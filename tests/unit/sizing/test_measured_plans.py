@@ -87,15 +87,31 @@ def test_a_front_page_that_does_nothing_says_nothing_of_the_rest() -> None:
     assert shape(on("2G", 1, app(0.010, 0.0, {"kind": "io"}))) == (1, 48, "gthread")
 
 
-def test_sync_workers_only_where_nobody_chose_and_all_fit_preloaded() -> None:
+def test_sync_workers_only_where_nobody_chose() -> None:
     computing: dict[str, Any] = {"cpu": 0.010, "wait": 0.0}
     assert shape(on("2G", 1, app(**computing), threads=2)) == (1, 2, "gthread")
     assert shape(on("2G", 1, app(**computing), worker_class="gthread")) == (1, 2, "gthread")
     assert shape(on("2G", 1, app(**computing, preload_safe=None))) == (1, 2, "gthread")
-    assert shape(on("256M", 1, app(**computing))) == (1, 2, "gthread")
+    assert shape(on("256M", 1, app(**computing), low_memory_mode=True)) == (1, 2, "gthread")
     assert shape(on("2G", 1, Workload.profile("cpu"))) == (1, 2, "gthread")
     why = on("2G", 1, app(**computing))["worker_class"].why
     assert why.startswith("measured to compute only (10 ms CPU, 0 ms wait a request)")
+
+
+def test_an_app_that_only_computes_has_as_many_sync_workers_as_fit() -> None:
+    # at 256 MB one sync worker answers more than one with two threads (benchmarks/results/sizing)
+    small = app(0.010, 0.0, app_memory=84 * MIB, shared=None)
+    assert shape(on("2G", 1, small)) == (4, 1, "sync")
+    assert shape(on("256M", 1, small)) == (1, 1, "sync")
+
+
+def test_no_cpu_is_left_idle_for_want_of_room_for_a_replacement() -> None:
+    load = app(0.010, 0.0, app_memory=84 * MIB, alone={"uss": 70 * MIB}, shared={"uss": 45 * MIB})
+    one = on("280M", 2, load, runtime="docker")
+    assert shape(one) == (2, 1, "sync")
+    # the other one serves meanwhile
+    assert one.value("recycling") == "retire-first"
+    assert shape(on("280M", 1, load, runtime="docker")) == (1, 1, "sync")
 
 
 def test_a_persons_workers_share_the_threads() -> None:
