@@ -4,9 +4,10 @@ Both have the same settings and write the same fields to their access log; farri
 request ids, traffic counters, signs of life and slow-request watch on top. The app works for about 1 ms. One
 worker each, pinned to one CPU, its clients (a closed loop over kept-alive connections) on another. A pair is
 two fresh processes that are asked in short turns in the order A B B A, so that what drifts meanwhile hits
-both; its ratio is that of the medians over the turns of the CPU seconds that the kernel accounts to master and
-worker. The mean would not do: on a virtual machine the seconds that its host takes away are charged to whoever
-runs, which made one turn in some hundred cost three times as much. See run.py, which writes the figures.
+both; its ratio is that of the medians over the turns of the CPU seconds that the kernel accounts to master
+and worker. The mean would not do: on a virtual machine the seconds that its host takes away are charged to
+whoever runs, which made one turn in some hundred cost three times as much. See run.py, which writes the
+figures.
 """
 
 from __future__ import annotations

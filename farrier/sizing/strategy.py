@@ -365,7 +365,9 @@ def _largest_for(problem: Problem, shape: Footprint, strategies: list[str], most
         beside = Beside(one_off=True)
         return any(
             problem.database_allows(name, workers)
-            and problem.memory_allows(shape, name, workers, problem.slots_before_worker(name, workers), beside)
+            and problem.memory_allows(
+                shape, name, workers, problem.slots_before_worker(name, workers), beside
+            )
             for name in strategies
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -19,7 +18,6 @@ from farrier.serve.workers.accepting import Acceptor
 from farrier.serve.workers.base import READY_AGAIN, FarrierWorker
 from farrier.serve.workers.calls import Calls, Turns
 from farrier.serve.workers.drain import LOOK, Drain, end_for_sure, has_bytes, is_unsent
-
 
 #: Seconds between two looks of a worker's main loop.
 TICK = 0.1
@@ -113,7 +111,7 @@ class LoopWorker(FarrierWorker):
         return self.draining or (self.acceptor is not None and self.acceptor.crowded)
 
     def announced(self, message: dict[str, Any], connection: Any) -> dict[str, Any]:
-        """A response's start while the worker announces the close: with it, if it is the connection's last."""
+        """A response's start while the worker announces the close, with it where no other one follows."""
         return message
 
     @property
@@ -189,7 +187,7 @@ class LoopWorker(FarrierWorker):
         return not self.stopping.is_set()
 
     async def tick(self) -> bool:
-        """Wait a tenth of a second or for the stop; False once it is time to drain. Once a second it notifies."""
+        """Wait a tenth of a second or for the stop, notify() each second; False when it is time to drain."""
         if not self.stopping.is_set():
             # asyncio.wait_for() makes a task each time, ten a second in every idle worker.
             loop = asyncio.get_running_loop()
