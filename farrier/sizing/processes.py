@@ -128,7 +128,7 @@ def _worker_class(sheet: Sheet) -> None:
         planned, load = "sync", problem.workload
         cpu, wait = (milliseconds(each) for each in (load.cpu_per_request, load.wait_per_request))
         why = (
-            f"measured to compute only ({cpu} CPU, {wait} wait a request): several workers that take one "
+            f"measured to compute only ({cpu} CPU, {wait} wait a request): workers that take one "
             "request each answer sooner than threads that share a CPU"
         )
     sheet.add("worker_class", planned, why, "app")
