@@ -16,6 +16,7 @@ import pytest
 
 from farrier.release import runtime
 from lab.host import Host
+from tests.release.interrupting import PORT, WORKERS
 
 NEIGHBOUR = "/etc/farrier/neighbour"
 CA = "/etc/ssl/certs/ca-certificates.crt"
@@ -162,3 +163,15 @@ def hello(version: str) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def hello_tree() -> Any:
     return hello
+
+
+@pytest.fixture(scope="module")
+def walk(site: Any, hello_tree: Any) -> Iterator[dict[str, Any]]:
+    """An app with two releases that are built, so that a run is no more than the exchange."""
+    spec = site.spec("walk", hello_tree("even"), bind=f"127.0.0.1:{PORT}", settings={"workers": WORKERS})
+    site.apply(spec)
+    sources = {"even": spec["source"], "odd": site.upload(hello_tree("odd"))}
+    spec["source"] = sources["odd"]
+    site.apply(spec)
+    yield {"spec": spec, "sources": sources}
+    site.remove("walk")
