@@ -139,8 +139,6 @@ def _workers(workload: Workload, worker_class: str, cpus: float) -> tuple[int, s
     if kind == "async" or (worker_class in LOOP_CLASSES and kind != "cpu"):
         return _loops(cpus, shown)
     per_cpu = constants.WORKERS_PER_CPU.get((kind, worker_class), 1.0)
-    if worker_class == "sync" and workload.only_computes:
-        per_cpu = constants.SYNC_A_CPU_COMPUTING
     by_cpu = max(1, math.ceil(round(per_cpu * cpus, 6)))
     least = constants.WORKERS_AT_LEAST[kind] if worker_class == "sync" else 1
     name = {"io": "I/O-bound", "cpu": "CPU-bound", "mixed": "mixed"}[kind]

@@ -116,8 +116,8 @@ class Problem:
         """With sync workers, where an app only computes: threads gain it nothing, one process as many as two.
 
         Nobody chose its class then, nobody the threads, and it is known to be safe to preload, without which
-        more workers than CPUs cost more memory than they gain. None where that would be fewer workers than
-        with threads, or a worse deploy.
+        more workers than CPUs cost more memory than they gain. As many as it asks for and fit, else as many as
+        with threads; none where a deploy would queue that does not with threads.
         """
         load = self.workload
         chosen = any(name in self.settings for name in ("worker_class", "threads"))
@@ -130,12 +130,31 @@ class Problem:
             return None
         ask = _with_choices(wish(load, "sync", self.cpus), "sync", self.settings)
         least = connections_least("sync", load.framework, 1)
-        other = replace(self, worker_class="sync", wish=ask, least_connections=least)
-        one, threads = fit(other), fit(self)
-        if one.fits < threads.fits or one.workers < threads.workers:
-            return None
+        threads = fit(self)
+
+        def of(count: int) -> tuple[Problem, Fit]:
+            own = ask
+            if count < ask.workers:
+                why = f"as many as fit with no worse a deploy; {ask.workers} wanted ({ask.why})"
+                own = replace(ask, workers=count, why=why, bound_by="memory")
+            other = replace(self, worker_class="sync", wish=own, least_connections=least)
+            return other, fit(other)
+
+        wanted, one = of(ask.workers)
+        if one.workers == ask.workers and wanted._is_no_worse(one, threads):
+            return wanted
+        for count in dict.fromkeys((one.workers, threads.workers)):
+            other, one = of(count)
+            if other._is_no_worse(one, threads):
+                return other
+        return None
+
+    def _is_no_worse(self, one: Fit, threads: Fit) -> bool:
+        """Whether sync workers are as good as threads in all but the threads."""
+        fewer = one.fits < threads.fits or one.workers < threads.workers
         alone = threads.beside.replacement and not one.beside.replacement and one.workers == threads.workers
-        return None if alone or (one.queues and not threads.queues) else other
+        unshared = not one.preload and one.workers > max(threads.workers, self.workers_a_cpu)
+        return not (fewer or alone or unshared or (one.queues and not threads.queues))
 
     def strategies(self) -> tuple[str, ...]:
         """Strategies that may be used, best first."""

@@ -98,6 +98,28 @@ def test_a_worker_that_cannot_speak_is_spoken_for(serve: Serve, tmp_path: Path) 
     assert told == ("timed out", "GET /report?year=all", 1)
 
 
+@pytest.mark.parametrize("worker_class", ["asgi", "uvicorn"])
+def test_a_loop_that_is_busy_but_turns_is_not_stuck(serve: Serve, tmp_path: Path, worker_class: str) -> None:
+    """A turn of half a second each: the sign of life is due by the clock, not by so many turns."""
+    app = tmp_path / "asgi_app.py"
+    app.write_text(app.read_text().replace("time.sleep(60)", "time.sleep(0.05)"))
+    site = serve(app_of(worker_class), WORKERS="1", WORKER_CLASS=worker_class, WORKER_TIMEOUT="3")
+    until = time.monotonic() + 7
+
+    def ask_again() -> None:
+        client = site.connection()
+        while time.monotonic() < until:
+            client.request("GET", "/hang")
+            client.getresponse().read()
+
+    threads = [threading.Thread(target=ask_again) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not [one for one in site.events if one["event"] in ("worker_timeout", "worker_ended")]
+
+
 def test_a_crash_is_named_with_its_request(serve: Serve) -> None:
     site = serve(WORKERS="1", WORKER_CLASS="sync")
     ask_in_background(site, "/die")

@@ -21,6 +21,8 @@ from farrier.serve.workers.drain import LOOK, Drain, end_for_sure, has_bytes, is
 
 #: Seconds between two looks of a worker's main loop.
 TICK = 0.1
+#: Seconds between two of its signs of life, the least ``timeout`` being one.
+TOLD = 0.5
 
 
 def _wake(pause: asyncio.Future[None]) -> None:
@@ -89,9 +91,9 @@ class LoopWorker(FarrierWorker):
     #: A stop has begun: responses announce the close.
     draining = False
     _turns: Turns | None = None
-    #: What tick() waits for, and how many there were.
+    #: What tick() waits for, and when it gave the last sign of life.
     _pause: asyncio.Future[None] | None = None
-    _ticks = 0
+    _told = 0.0
     #: Each has a ``transport``.
     connections: Collection[Any]
     #: Whose request Calls is asked next, where the server does not announce the close itself.
@@ -187,7 +189,7 @@ class LoopWorker(FarrierWorker):
         return not self.stopping.is_set()
 
     async def tick(self) -> bool:
-        """Wait a tenth of a second or for the stop, notify() each second; False when it is time to drain."""
+        """Wait a tenth of a second or for the stop, and give a sign of life; False when it is time to drain."""
         if not self.stopping.is_set():
             # asyncio.wait_for() makes a task each time, ten a second in every idle worker.
             loop = asyncio.get_running_loop()
@@ -198,9 +200,10 @@ class LoopWorker(FarrierWorker):
             finally:
                 later.cancel()
                 self._pause = None
-        self._ticks += 1
-        if self._ticks % 10 == 0:
+        # By the clock, not by ticks: a loop that is busy turns slowly, and each turn may be the last for long.
+        if time.monotonic() - self._told >= TOLD:
             self.notify()
+            self._told = time.monotonic()
         if not self.alive:
             # Gunicorn's reloader (development) says it this way; nobody waits for idle connections there.
             self.quick = True
