@@ -244,8 +244,9 @@ def judge_load(result: dict[str, Any], asked: dict[str, Any]) -> bool:
 def judge_lifecycle(result: dict[str, Any], asked: dict[str, Any]) -> bool:
     if not result["workers"] or not result["steps"]:
         return False
-    lost = result["failed_else"] or asked["failed"] > result["in_hand"]
-    return not lost and result["steps"][-1]["workers"] >= result["workers"]
+    last = result["steps"][-1]
+    lost = result["failed_else"] or asked["failed"] > result["in_hand"] or last.get("burst_failed")
+    return not lost and result["recycled"] >= 1 and last["workers"] >= result["workers"]
 
 
 def judge_oom(result: dict[str, Any], asked: dict[str, Any]) -> bool:

@@ -227,6 +227,10 @@ def steadied(found: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, A
         out[key] = _kept(
             found.get(key), before.get(key), noise, MIB if key.endswith("app_memory") else SMALL_STEP
         )
+    # An error goes with the figure that it is of.
+    owner = before if out["growth_per_1000"] == before.get("growth_per_1000") else found
+    if "growth_error" in owner:
+        out["growth_error"] = owner["growth_error"]
     for key in _SECONDS:
         out[key] = _kept(found.get(key), before.get(key), TIME_NOISE, 0)
     out["shared_fraction"] = _kept(
@@ -234,6 +238,10 @@ def steadied(found: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, A
     )
     for key in _PER_WORKER:
         ours, theirs = found.get(key), before.get(key)
+        if ours and theirs and ours.get("workers") != theirs.get("workers"):
+            # Their parts are of different wholes.
+            out[key] = ours
+            continue
         out[key] = {name: _kept(ours.get(name), theirs.get(name), MEMORY_NOISE, MIB) for name in ours} if (
             ours and theirs
         ) else ours or theirs  # fmt: skip

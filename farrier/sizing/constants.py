@@ -136,10 +136,10 @@ estimates. All other CPU-bound workers: one a CPU (more only queue: 88-96 req/s 
 configuration)."""
 
 WORKERS_AT_LEAST = {"io": 2, "mixed": 2, "async": 2, "cpu": 2}
-"""Sync workers: two, so that one answers while the other is busy; an app that was measured to compute only may
-have one where more do not fit (1, 2 and 4 answered the same 88 to 90 req/s on one CPU: benchmarks/results/sizing,
-cpu-256m-1cpu and cpu-512m-1cpu). A worker with threads may be alone:
-threads that hang stop no other, and a replacement serves before it ends (docs/decisions/0009)."""
+"""Sync workers: two, so that one answers while the other is busy; an app that was measured to compute only
+may have one where more do not fit (1, 2 and 4 answered the same 88 to 90 req/s on one CPU, see
+benchmarks/results/sizing, cpu-256m-1cpu). A worker with threads may be alone: threads that hang stop no
+other, and a replacement serves before it ends (docs/decisions/0009)."""
 
 WORKERS_WITH_FEW_THREADS = 2
 """Workers to which a plan goes at least, where a person set fewer threads than one worker would have."""

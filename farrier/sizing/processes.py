@@ -49,15 +49,18 @@ def _workers(problem: Problem, one: Fit) -> Answer:
             f"would take {both} of {format_bytes(problem.share.target)}",
             "memory",
         )
+    # up to one worker a CPU comes without room for a replacement
+    replaced = more > problem.workers_a_cpu
     need = max(
-        one.footprint.steady(more, slots, True),
+        one.footprint.steady(more, slots, replaced),
         one.footprint.steady(more, slots, False) + problem.share.one_off,
         min(problem.deploy_peak(one.footprint, name, more, slots) for name in _as_good(problem, one)),
     )
     held = "a deploy and a one-off command" if problem.share.deploys_here else "a replacement"
+    beside = f" with {held}" if replaced or problem.share.deploys_here else ""
     return (
         one.workers,
-        f"{ask.workers} wanted ({ask.why}); {more} need {format_bytes(need)} with {held}, of "
+        f"{ask.workers} wanted ({ask.why}); {more} need {format_bytes(need)}{beside}, of "
         f"{format_bytes(problem.share.target)}",
         "memory",
     )
@@ -245,5 +248,6 @@ def _loglevel(problem: Problem) -> tuple[str, str, str]:
 def _low_memory_mode(problem: Problem) -> tuple[bool, str, str]:
     memory = format_bytes(problem.share.memory + problem.budget.taken_bytes)
     if problem.low_memory_chosen:
-        return True, f"{memory} is below 512 MiB: one worker, few threads, quick recycling", "memory"
+        few = "short pools" if problem.workload.waits_a_cpu_second is not None else "one worker, few threads"
+        return True, f"{memory} is below 512 MiB: {few}, quick recycling", "memory"
     return False, f"{memory} is not below 512 MiB", "memory"

@@ -116,8 +116,8 @@ class Problem:
         """With sync workers, where an app only computes: threads gain it nothing, one process as many as two.
 
         Nobody chose its class then, nobody the threads, and it is known to be safe to preload, without which
-        more workers than CPUs cost more memory than they gain. As many as it asks for and fit, else as many as
-        with threads; none where a deploy would queue that does not with threads.
+        more workers than CPUs cost more memory than they gain. As many as it asks for and fit, else as many
+        as with threads; none where a deploy would queue that does not with threads.
         """
         load = self.workload
         chosen = any(name in self.settings for name in ("worker_class", "threads"))

@@ -43,7 +43,9 @@ def plan_beside_others(options: dict, budget: Budget | None = None) -> tuple[Bud
     try:
         chosen = {"runtime": "systemd", **chosen_settings(options)}
         given = {key: value for key, value in (options["workload"] or {}).items() if value is not None}
-        workload = Workload.profile(worker_class=chosen.get("worker_class"), **given)
+        workload = _measured(options["name"], given) or Workload.profile(
+            worker_class=chosen.get("worker_class"), **given
+        )
         settings = Settings.from_mapping(chosen, f"{prefix}settings")
         _refuse_more_than_there_is(options, host, settings)
         alone = plan(host, workload, settings)
@@ -56,6 +58,22 @@ def plan_beside_others(options: dict, budget: Budget | None = None) -> tuple[Bud
         raise Refused(
             told if told.startswith(prefix) and prefix else f"{prefix}settings: {told}"
         ) from refused
+
+
+def _measured(name: str, given: dict) -> Workload | None:
+    """The app as its last deploy measured it here, if what is said of it is what was said then.
+
+    By its profile an app that serves beside others would be refused where it fits.
+    """
+    known, spec = _json(ETC / name / "plan.json"), _json(ETC / name / "app.json")
+    said = {key: value for key, value in (spec.get("workload") or {}).items() if value is not None}
+    if said != given:
+        return None
+    try:
+        found = Workload.from_dict(known["inputs"]["workload"])
+    except (SizingError, KeyError, TypeError):
+        return None
+    return found if found.measured else None
 
 
 def others(name: str) -> list[Neighbour]:
@@ -139,7 +157,13 @@ def _beside(
         apps = [mine, *(App(one.name, one.weight, *one.needs(host)) for one in beside)]
         part = apportion(share.available, apps, share.reserved)[options["name"]]
     except SizingError as error:
-        raise Refused(f"{options['prefix']}memory: {error}") from error
+        known = workload.measured or (options["workload"] or {}).get("app_memory")
+        less = (
+            ""
+            if known
+            else f"; or say {options['prefix']}workload.app_memory if it takes less than others do"
+        )
+        raise Refused(f"{options['prefix']}memory: {error}{less}") from error
     left = share.available - taken
     own = part_of(host, workload, settings, part if left < least else min(part, left))
     names = ", ".join(one.name for one in beside)

@@ -189,7 +189,7 @@ class LoopWorker(FarrierWorker):
         return not self.stopping.is_set()
 
     async def tick(self) -> bool:
-        """Wait a tenth of a second or for the stop, and give a sign of life; False when it is time to drain."""
+        """Wait a tenth of a second or for the stop, and show life; False when it is time to drain."""
         if not self.stopping.is_set():
             # asyncio.wait_for() makes a task each time, ten a second in every idle worker.
             loop = asyncio.get_running_loop()
@@ -200,7 +200,7 @@ class LoopWorker(FarrierWorker):
             finally:
                 later.cancel()
                 self._pause = None
-        # By the clock, not by ticks: a loop that is busy turns slowly, and each turn may be the last for long.
+        # By the clock, not by ticks: a loop that is busy turns slowly, and two turns may take seconds.
         if time.monotonic() - self._told >= TOLD:
             self.notify()
             self._told = time.monotonic()

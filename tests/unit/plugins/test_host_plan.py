@@ -119,6 +119,24 @@ def test_more_weight_is_a_larger_part(etc: Path) -> None:
     }["blog"]
 
 
+def test_an_app_that_serves_is_planned_as_it_was_measured(etc: Path) -> None:
+    """By its profile a second run on an unchanged host would be refused."""
+    host = Budget.given("256MiB", 1, "host")
+    small = Workload.profile(framework="django", app_memory="30MiB", measured=True)
+    for name in ("shop", "blog", "wiki"):
+        settings = Settings.from_mapping({"runtime": "systemd"}, "settings.json")
+        made = plan(host, small, settings)
+        (etc / name).mkdir()
+        (etc / name / "plan.json").write_text(json.dumps(made.to_dict()))
+        said = {"name": name, "weight": 100, "workload": {"framework": "django"}}
+        (etc / name / "app.json").write_text(json.dumps(said))
+    made = host_plan.plan_beside_others(_options(workload={"framework": "django"}), host)[1]
+    assert made.workload.to_dict() == small.to_dict()
+    # what is said now is another app, of which nobody knows that it is so small
+    with pytest.raises(Refused, match=r"or say gunicorn_app_workload\.app_memory if it takes less"):
+        host_plan.plan_beside_others(_options(workload={"framework": "flask"}), host)
+
+
 def test_what_no_parts_would_help_is_refused_with_the_size_that_would(etc: Path) -> None:
     _serves(etc, "blog", 100, "200MiB")
     options = _options(workload={"app_memory": "250MiB"})

@@ -63,6 +63,17 @@ def test_figures_are_kept_with_the_digits_that_they_are_good_for() -> None:
     assert (kept["boot_seconds"], kept["shared_fraction"], kept["growth_per_1000"]) == (0.31, 0.89, 0)
 
 
+def test_figures_that_belong_together_are_kept_together() -> None:
+    before = stored(growth_per_1000=0, growth_error=100_000)
+    kept = measure.steadied(stored(growth_per_1000=None, growth_error=700_000), before)
+    assert (kept["growth_per_1000"], kept["growth_error"]) == (0, 100_000)
+    grown = stored(growth_per_1000=9 * MIB, growth_error=300_000)
+    assert measure.steadied(grown, before)["growth_error"] == 300_000
+    # one worker was looked at where two were before: their parts are of different wholes
+    shared = {"workers": 1, "rss": 47 * MIB, "pss": 29 * MIB, "uss": 5 * MIB, "master_pss": 28 * MIB}
+    assert measure.steadied(stored(shared=shared), before)["shared"] == shared
+
+
 def test_what_differs_by_noise_is_the_same_plan() -> None:
     before = stored()
     again = stored(
