@@ -246,6 +246,13 @@ def judged(result: Result) -> list[Cause]:
             one = bad_steps[0]
             text = f"After {one['step']} there were {one['workers']} of {result['workers']} workers."
             return [Cause(late, "short", text, "", "")]
+        last = result["steps"][-1] if result["steps"] else {}
+        if lost := last.get("burst_failed"):
+            text = f"{lost} of the {last['burst']} requests that made workers recycle failed."
+            return [Cause(late, "short", text, "", "")]
+        if last and not result["recycled"]:
+            text = f"No worker was recycled within {last['burst']} requests."
+            return [Cause(late, "short", text, "The scenario did not happen as it should.", "")]
     if scenario == "oom" and not result["holds"]:
         if not result["serves"]:
             return [Cause(late, "short", "The site did not come back.", "", change_for_memory(result))]

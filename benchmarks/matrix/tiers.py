@@ -90,7 +90,7 @@ class Shape:
     """After so many seconds a server counts as one that does not come up."""
     sustained: float = 600
     sustained_today: float = 240
-    burst_most: float = 30
+    burst_most: float = 60
     """Seconds in which enough requests are sent that workers are recycled."""
     hogs: int = 2
 

@@ -132,7 +132,8 @@ def _worker_class(sheet: Sheet) -> None:
         cpu, wait = (milliseconds(each) for each in (load.cpu_per_request, load.wait_per_request))
         why = (
             f"measured to compute only ({cpu} CPU, {wait} wait a request): workers that take one "
-            "request each answer sooner than threads that share a CPU"
+            "request each answer sooner than threads that share a CPU; timeout ends a request that takes "
+            "longer"
         )
     sheet.add("worker_class", planned, why, "app")
 

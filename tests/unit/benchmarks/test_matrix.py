@@ -132,6 +132,20 @@ def test_a_request_that_broke_with_its_timed_out_worker_is_a_timeout() -> None:
     assert (found["sent"], found["failed"], found["timeouts"], found["worker_timeouts"]) == (4, 3, 2, 1)
 
 
+@pytest.mark.parametrize(
+    ("recycled", "burst_failed", "told"),
+    [(1, 0, ""), (0, 0, "No worker was recycled within 535"), (1, 3, "3 of the 535 requests that made")],
+)
+def test_a_life_cycle_in_which_nobody_is_recycled_or_a_request_is_lost_falls_short(
+    recycled: int, burst_failed: int, told: str
+) -> None:
+    step = {"step": "recycling", "workers": 1, "burst": 535, "burst_failed": burst_failed, "failed": 0}
+    found = {"workers": 1, "steps": [step], "recycled": recycled, "in_hand": 4, "failed_else": 0}
+    assert tally.judge_lifecycle(found, {"failed": 0}) is (told == "")
+    causes = explain.judged(result(scenario="lifecycle", **found))
+    assert [one.what for one in causes] == [] if not told else causes[0].what.startswith(told)
+
+
 def test_a_result_of_another_farrier_is_stale(tmp_path: Path) -> None:
     kept, run = store.Store(tmp_path), tiers.every()[0]
     kept.write(run, tally.broken(run, "line"), "log")

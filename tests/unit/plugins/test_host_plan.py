@@ -134,7 +134,7 @@ def test_an_app_that_serves_is_planned_as_it_was_measured(etc: Path) -> None:
     assert made.workload.to_dict() == small.to_dict()
     # what is said now is another app, of which nobody knows that it is so small
     with pytest.raises(Refused, match=r"or say gunicorn_app_workload\.app_memory if it takes less"):
-        host_plan.plan_beside_others(_options(workload={"framework": "flask"}), host)
+        host_plan.plan_beside_others(_options(workload={"framework": "django", "kind": "mixed"}), host)
 
 
 def test_what_no_parts_would_help_is_refused_with_the_size_that_would(etc: Path) -> None:
