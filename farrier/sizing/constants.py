@@ -100,14 +100,17 @@ LOW_MEMORY_HOST_SHARE = 0.86
 so on a host the line is at 86 % of it (440 MiB)."""
 
 CALIBRATION = "benchmarks/results/sizing"
-"""Where `make bench-sizing` puts its runs, by which the constants marked "calibrated" are judged. The figures
-that each of them names were taken before, in November 2026 on a quiet machine with two cores."""
+"""Where `make bench-sizing` puts its runs (two cores, 2026-11-30), by which the constants marked "calibrated"
+are judged. "io-512m-1cpu" is a cell of its cells.csv; samples.csv.gz has all points of the search. Figures
+without a cell were taken before, in November 2026, on the same kind of machine."""
 
 BUSY_MARGIN = 1.6
 """Calibrated. Requests in hand that keep the CPUs busy are cpus x (1 + wait / CPU), times this: a request
-that is measured alone takes more CPU than one of many (up to 2.5 ms on a busy machine instead of 1.35, with
-1 ms of work), and too few threads cost throughput where too many only wait. With 1 ms of work and 50 ms of
-wait, 100 clients, one CPU, 42 threads were the best point (740 req/s); two CPUs: 96 (1,268 req/s)."""
+that is measured alone takes more CPU than one of many (2.3 ms where 640 a second leave it 1.6, with 1 ms of
+work), and too few threads cost throughput where too many only wait. io-256m-1cpu: 35 threads by this margin
+are the best point (640 req/s, p99 0.163 s), 32 answer 615, 64 and 100 no more; by 1.5 there were 30, with
+0.95 of the best. mixed-256m-1cpu: 6 threads by this margin are the best point (208 and 0.489 s; 8: 211 and
+0.525). Two CPUs: 96 were best (1,268 req/s)."""
 
 AT_ONCE_A_CPU_MOST = 256
 """Threads for each CPU, however long the waits are: first estimate."""
