@@ -50,7 +50,7 @@ def test_explain_from_standard_input(
     assert main(["explain", "threads", "--memory", "512MiB", "--cpus", "1", "--measured", "-"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert printed.startswith(
-        "threads = 42 threads a worker Why: measured 1.86 ms CPU + 50 ms wait a request"
+        "threads = 45 threads a worker Why: measured 1.86 ms CPU + 50 ms wait a request"
     )
 
 
