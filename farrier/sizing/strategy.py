@@ -372,16 +372,7 @@ def most_by_database(problem: Problem, strategies: list[str]) -> int:
 def _largest_for(problem: Problem, shape: Footprint, strategies: list[str], most: int) -> int:
     """The most workers, up to ``most``, that go with one of the strategies; 0 for none."""
 
-    def enough(workers: int) -> bool:
-        return any(
-            problem.database_allows(name, workers)
-            and problem.memory_allows(shape, name, workers, problem.slots_before_worker(name, workers), ALL)
-            for name in strategies
-        )
-
-    def enough_for_cpus(workers: int) -> bool:
-        # the others serve while one is replaced; a deploy's own command has no such way out
-        beside = Beside(one_off=True)
+    def enough(workers: int, beside: Beside = ALL) -> bool:
         return any(
             problem.database_allows(name, workers)
             and problem.memory_allows(
@@ -390,8 +381,11 @@ def _largest_for(problem: Problem, shape: Footprint, strategies: list[str], most
             for name in strategies
         )
 
-    found = _largest(1, most, enough)
-    return max(found, _largest(1, min(most, problem.workers_a_cpu), enough_for_cpus))
+    found, each = _largest(1, most, enough), min(most, problem.workers_a_cpu)
+    if found >= each:
+        return found
+    # the others serve while one is replaced; a deploy's own command has no such way out
+    return max(found, _largest(1, each, lambda workers: enough(workers, Beside(one_off=True))))
 
 
 def _largest(low: int, high: int, enough: Callable[[int], bool]) -> int:
