@@ -17,7 +17,8 @@ from . import files
 from .layout import Layout
 
 SCHEMA = 1
-LOCK_AGAIN = 0.1
+# Seconds between two tries to take it. A look holds it for microseconds, and must turn no run away.
+LOCK_AGAIN = 0.01
 # Seconds in which whoever takes the lock has written who they are, and whoever only looks has let go of it.
 LOCK_TOLD = 0.2
 HISTORY = 20

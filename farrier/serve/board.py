@@ -18,18 +18,20 @@ from farrier.serve import traffic
 SLOTS = 1024
 SIZE = 1024
 
-FORKED, BOOTED, READY, DRAINING = 1, 2, 3, 4
-STAGES = {0: "free", FORKED: "forked", BOOTED: "booted", READY: "ready", DRAINING: "draining"}
+FREE, FORKED, BOOTED, READY, DRAINING = 0, 1, 2, 3, 4
+STAGES = {FREE: "free", FORKED: "forked", BOOTED: "booted", READY: "ready", DRAINING: "draining"}
 #: Why a worker ends by itself, as it says so itself.
 RECYCLED, CODE_CHANGED = 1, 2
 
 _STAGE, _ENDING, _ALONE, _DUE, _IN_HAND, _REQUESTS = 0, 1, 2, 3, 4, 8
 _BOOTED_AT, _READY_AT = 16, 24
+_CONNECTIONS = 32
 _DOING, _DOING_SIZE = 64, 184
 _NOTE, _NOTE_SIZE = 248, 264
 _TRAFFIC = 512
 
 _BYTE = struct.Struct("@B")
+_COUNT = struct.Struct("@I")
 _LONG = struct.Struct("@Q")
 _TIME = struct.Struct("@d")
 
@@ -137,6 +139,30 @@ class Slot:
         self._counts[_IN_HAND // 4] = value
 
     @property
+    def connections(self) -> int:
+        """Connections that it holds, where its class tells: its siblings look whose turn the next one is."""
+        return int(self._get(_COUNT, _CONNECTIONS))
+
+    @connections.setter
+    def connections(self, value: int) -> None:
+        self._put(_COUNT, _CONNECTIONS, value)
+
+    def fewest_connections(self, slots: int) -> int | None:
+        """Of the other workers that are ready, among the first ``slots``; None where there is none.
+
+        The master hands out the lowest slot that is free, so a few more than there are workers hold them all.
+        """
+        memory = self._memory
+        return min(
+            (
+                _COUNT.unpack_from(memory, at + _CONNECTIONS)[0]
+                for at in range(0, min(slots * SIZE, len(memory)), SIZE)
+                if memory[at + _STAGE] == READY and at != self._at
+            ),
+            default=None,
+        )
+
+    @property
     def traffic(self) -> traffic.Traffic:
         """What it has answered so far."""
         return traffic.Traffic.read(self._traffic)
@@ -187,4 +213,6 @@ class Board:
         return slot
 
     def give_back(self, slot: Slot) -> None:
+        # Nobody may wait for a worker that is gone to take connections.
+        slot.stage = FREE
         self._free.append(slot.index)

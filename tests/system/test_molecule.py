@@ -36,7 +36,17 @@ def test_scenario(scenario: str, release: str) -> None:
         "FARRIER_CA_BUNDLE": machine.bundle or "",
     }
     command = [tools.bin_path("molecule"), "-c", "tests/molecule/base.yml", "test", "-s", scenario]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    # What follows the fault is the removal of the host, which nobody needs to see.
+    told = done.stdout.rpartition("PLAY [Destroy]")[0] or done.stdout
+    assert done.returncode == 0, told[-9000:]
     # Molecule passes over a playbook that it does not find, and is content.
     assert "Missing playbook" not in done.stdout + done.stderr

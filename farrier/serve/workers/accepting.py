@@ -16,6 +16,7 @@ from typing import Any
 
 from farrier.serve.workers.drain import LINGER
 from farrier.serve.workers.room import AT_ONCE, CROWDED, IDLE_EACH, OUT_OF_FILES, Room, descriptors, room
+from farrier.serve.workers.share import AGAIN, Share
 
 
 def accept(listener: Any) -> tuple[socket.socket, Any]:
@@ -38,10 +39,14 @@ class Acceptor(ABC):
     ``most`` is ``worker_connections``: what may be in hand at once, planned by the memory that it takes;
     ``asking`` counts the requests in hand; see room(). A worker that has room later leaves new connections
     to others for a tenth of a second, then takes them as well: they wait their turn behind its semaphore.
+    One that holds more than a sibling leaves them to that one, see Share.
     """
 
-    def __init__(self, sockets: Iterable[socket.socket], most: int, asking: Callable[[], int]) -> None:
+    def __init__(
+        self, sockets: Iterable[socket.socket], most: int, asking: Callable[[], int], share: Share
+    ) -> None:
         self.sockets = list(sockets)
+        self.share = share
         files = descriptors()
         self.most = min(max(1, most), files)
         self.places = min(self.most * (1 + IDLE_EACH), files)
@@ -104,6 +109,7 @@ class Acceptor(ABC):
     def resume(self) -> None:
         """Something ended: go on at once if that made room."""
         if not self.open and not self.closed and self.room() is Room.PLENTY:
+            self.share.look()
             self._listen()
 
     def balance(self) -> None:
@@ -139,6 +145,10 @@ class Acceptor(ABC):
     def _take(self, listener: socket.socket) -> None:
         """Up to ``AT_ONCE`` connections, and no more than there is room for."""
         for _ in range(min(AT_ONCE, self.most)):
+            if self.share.leaves(self.held()):
+                self._pause()
+                self.later(AGAIN, self.resume)
+                return
             try:
                 client, address = accept(listener)
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):

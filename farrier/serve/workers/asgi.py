@@ -17,6 +17,7 @@ from farrier.serve.endings import WORKER_BOOT_ERROR
 from farrier.serve.workers.drain import Drain
 from farrier.serve.workers.loop import LoopAcceptor, LoopWorker
 from farrier.serve.workers.response import UNREAD_MOST
+from farrier.serve.workers.share import Connections
 
 #: The highest number of a stream (RFC 9113, section 5.1.1).
 MOST_STREAMS = 2**31 - 1
@@ -114,7 +115,7 @@ class ASGIWorker(LoopWorker, GunicornASGIWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.connections: set[Protocol] = set()
+        self.connections: Connections = Connections(self)
         # Gunicorn's protocol would drop kept-alive connections at the limit: see due().
         self.max_requests = sys.maxsize
 

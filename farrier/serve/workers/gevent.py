@@ -24,6 +24,7 @@ from farrier.serve.endings import WORKER_BOOT_ERROR
 from farrier.serve.workers.base import FarrierWorker
 from farrier.serve.workers.drain import LOOK, TIDY, Drain
 from farrier.serve.workers.response import decide_late
+from farrier.serve.workers.share import Share
 
 if TYPE_CHECKING:
     from farrier.serve.workers.greenlets import Connection
@@ -85,10 +86,11 @@ class GeventWorker(FarrierWorker, AsyncWorker):
         # One for each request that the plan has memory for; further ones wait, first come, first served.
         self._turns = Semaphore(max(1, self.worker_connections))
         self.acceptor = greenlets.GreenletAcceptor(
+            self,
             [listener.sock for listener in self.sockets],
-            self.worker_connections,
-            lambda: len(self.in_hand),
             self._serve,
+            # Made here, from what was imported before the standard library was patched.
+            Share(self.slot, self.cfg.workers, [listener.sock for listener in self.sockets]),
         )
         self.acceptor.start()
         self.mark_ready()

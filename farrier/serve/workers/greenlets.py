@@ -15,6 +15,7 @@ from gunicorn.http.errors import NoMoreData
 
 from farrier.serve.workers.accepting import Acceptor
 from farrier.serve.workers.drain import has_bytes
+from farrier.serve.workers.share import Connections, Share
 
 #: Seconds that a client may take to agree on TLS, as in asyncio.
 HANDSHAKE = 60.0
@@ -107,15 +108,15 @@ class GreenletAcceptor(Acceptor):
 
     def __init__(
         self,
+        worker: Any,
         sockets: Iterable[socket.socket],
-        most: int,
-        asking: Callable[[], int],
         serve: Callable[[Connection, socket.socket, Any], None],
+        share: Share,
     ) -> None:
-        super().__init__(sockets, most, asking)
+        super().__init__(sockets, worker.worker_connections, lambda: len(worker.in_hand), share)
         self.loop = gevent.get_hub().loop
         self.serve = serve
-        self.connections: set[Connection] = set()
+        self.connections = Connections(worker)
         self.watchers: list[Any] = []
 
     def watch(self) -> None:

@@ -26,6 +26,7 @@ from farrier.serve.workers.base import FarrierWorker
 from farrier.serve.workers.drain import LINGER, LOOK, TIDY, Drain, end_for_sure, has_bytes
 from farrier.serve.workers.response import UNREAD_MOST, decide_late
 from farrier.serve.workers.room import CROWDED, OUT_OF_FILES, descriptors
+from farrier.serve.workers.share import AGAIN, Share
 
 #: Seconds that a client has to close its side, once it has been told to; during a stop those without a word.
 PARTING, SILENCE = 2.0, 0.5
@@ -47,8 +48,9 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
         self.streaming: set[Any] = set()
         self.parting: set[Any] = set()
         self.drain: Drain | None = None
-        #: The process was out of file descriptors: when to try again.
+        #: When to accept again: the process was out of file descriptors, or a newcomer is for a sibling.
         self.accept_again = 0.0
+        self.share: Share
         self._thinned = 0.0
 
     def handle_request(self, req: Any, conn: Any) -> Any:
@@ -71,16 +73,33 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
 
     def accept(self, listener: Any) -> None:
         """Gunicorn's would have a thread wait for the first byte; the poller waits for it here."""
+        if self.share.leaves(self.nr_conns):
+            self._look_away(AGAIN)
+            return
         try:
             client, address = accept(listener)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
                 # Out of file descriptors: the queue holds the connection until there is room.
-                self.set_accept_enabled(False)
-                self.accept_again = time.monotonic() + OUT_OF_FILES
+                self._look_away(OUT_OF_FILES)
             return
         self.nr_conns += 1
         self._await_request(TConn(self.cfg, client, address, listener.getsockname()))
+
+    def _look_away(self, seconds: float) -> None:
+        self.set_accept_enabled(False)
+        self.accept_again = time.monotonic() + seconds
+
+    def _look_for_newcomers(self) -> float:
+        """Listens if there is room for them; seconds until that is to be asked again."""
+        if self.slot is not None:
+            self.slot.connections = self.nr_conns
+        has_room = self._has_room()
+        if has_room and not self._accepting:
+            self.share.look()
+        self.set_accept_enabled(has_room)
+        seconds = self.accept_again - time.monotonic()
+        return seconds if 0 < seconds < 1.0 else 1.0
 
     def _has_room(self) -> bool:
         full = self.nr_conns >= self.worker_connections
@@ -184,13 +203,13 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
             return
         decide_late(self, UNREAD_MOST)
         self.worker_connections = min(self.worker_connections, descriptors())
+        self.share = Share(self.slot, self.cfg.workers, (listener.sock for listener in self.sockets))
         self.poller.register(self.method_queue.fileno(), EVENT_READ, self.method_queue.run_callbacks)
         self.set_accept_enabled(True)
         self.mark_ready()
         while self.alive and self.is_parent_alive():
             self.notify()
-            self.set_accept_enabled(self._has_room())
-            self.wait_for_and_dispatch_events(1.0)
+            self.wait_for_and_dispatch_events(self._look_for_newcomers())
             if self.crowded:
                 self._thin_out()
             self.murder_expired()

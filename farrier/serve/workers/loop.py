@@ -18,6 +18,7 @@ from farrier.serve.workers.accepting import Acceptor
 from farrier.serve.workers.base import READY_AGAIN, FarrierWorker
 from farrier.serve.workers.calls import Calls, Turns
 from farrier.serve.workers.drain import LOOK, Drain, end_for_sure, has_bytes, is_unsent
+from farrier.serve.workers.share import Share
 
 #: Seconds between two looks of a worker's main loop.
 TICK = 0.1
@@ -40,7 +41,9 @@ class LoopAcceptor(Acceptor):
         protocol: Callable[[], asyncio.BaseProtocol],
         context: ssl.SSLContext | None,
     ) -> None:
-        super().__init__(sockets, worker.cfg.worker_connections, lambda: len(worker.in_hand))
+        sockets = list(sockets)
+        share = Share(worker.slot, worker.cfg.workers, sockets)
+        super().__init__(sockets, worker.cfg.worker_connections, lambda: len(worker.in_hand), share)
         self.loop = asyncio.get_running_loop()
         self.worker = worker
         self.protocol = protocol

@@ -14,6 +14,7 @@ from gunicorn.workers.base import Worker
 from farrier.serve.endings import WORKER_BOOT_ERROR
 from farrier.serve.log import request_fields
 from farrier.serve.workers.loop import LoopAcceptor, LoopWorker
+from farrier.serve.workers.share import Connections
 
 try:
     import uvicorn
@@ -31,6 +32,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: Any, worker: UvicornWorker) -> None:
         super().__init__(config)
         self.worker = worker
+        self.server_state.connections = Connections(worker)
         self.servers: list[Any] = []
 
     async def run_worker(self) -> None:
