@@ -46,7 +46,12 @@ class Cell:
 
     @property
     def interface(self) -> str:
-        return "asgi" if self.kind == "async" else "wsgi"
+        return interface_of(self.kind)
+
+
+def interface_of(kind: str) -> str:
+    """What an app of this kind speaks: wsgi or asgi."""
+    return "asgi" if kind == "async" else "wsgi"
 
 
 def every() -> list[Cell]:

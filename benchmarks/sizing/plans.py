@@ -45,7 +45,7 @@ class Planner:
         self.say = say
         self.every_cell = every_cell
         self.seconds = seconds
-        self.by = stores.measuring(run.contents, run.farrier)
+        self.by = stores.measuring(run.contents, run.farrier, store.interface)
         self._plans: dict[Cell, Plan] = {}
 
     def plan(self, cell: Cell) -> Plan:

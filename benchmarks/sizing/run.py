@@ -147,7 +147,7 @@ def parse() -> argparse.Namespace:
 
 
 def store_of(boxes: Boxes, work: Path, cell: Cell) -> Store:
-    return Store(work, store.digest(boxes.contents, boxes.farrier), cell.kind, cell.cpus)
+    return Store(work, store.digest(boxes.contents, boxes.farrier, cell.interface), cell.kind, cell.cpus)
 
 
 def run(

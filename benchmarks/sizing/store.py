@@ -6,10 +6,10 @@ it used), `window` (one window of load on a place), `done` (a tier). Each bears 
 of a session that was stopped before its end count for nothing; nor do those from before a cell was last
 measured as a whole, nor those of a machine of another size (processors, architecture, memory).
 
-A file belongs to a digest of all that decides how a server performs: farrier's serving code, the app, the
-load, the points' commands, the box and the versions. Where one of those changes its samples are void and a
-new file begins. The sizing code is not among them: a plan that changed is a point like any other, measured if
-it is not among the samples yet.
+A file belongs to a digest of all that decides how a server performs: farrier's serving code as far as the
+kind's worker classes use it, the app, the load, the points' commands, the box and the versions. Where one of
+those changes its samples are void and a new file begins. The sizing code is not among them: a plan that
+changed is a point like any other, measured if it is not among the samples yet.
 """
 
 from __future__ import annotations
@@ -35,12 +35,24 @@ from lab import checkout
 ROOT = checkout.ROOT
 SITE = ROOT / "benchmarks/sizing/site"
 LOAD = ROOT / "benchmarks/closed_loop.py"
+#: interface -> what of farrier's serving code no worker class of the grid loads that speaks it.
+FOREIGN = {
+    "wsgi": (
+        "serve/workers/asgi.py", "serve/workers/uvicorn.py", "serve/workers/loop.py",
+        "serve/workers/calls.py", "serve/workers/gevent.py", "serve/workers/greenlets.py", "health/asgi.py",
+    ),
+    "asgi": (
+        "serve/workers/gthread.py", "serve/workers/sync.py", "serve/workers/single.py",
+        "serve/workers/gevent.py", "serve/workers/greenlets.py",
+    ),
+}  # fmt: skip
 
 
 @cache
-def digest(contents: str, farrier: Path) -> str:
+def digest(contents: str, farrier: Path, interface: str) -> str:
     """What the samples depend on: the versions in the image (not its name, which tells of the month and the
-    mirrors), how a box and a point's server are started, the load, and the copy of farrier in the boxes.
+    mirrors), how a box and a point's server are started, the load, and the copy of farrier in the boxes as
+    far as an app of this interface is served by it.
 
     Worked out once in a run, for the tree may change meanwhile and the boxes do not.
     """
@@ -49,20 +61,21 @@ def digest(contents: str, farrier: Path) -> str:
     for source in (Boxes.start, Point.command, Point.environment, cells.window_of, cells.warmup_of):
         total.update(inspect.getsource(source).encode())
     for part in ("serve", "health"):
-        _add(total, farrier / "farrier" / part)
+        _add(total, farrier / "farrier" / part, FOREIGN[interface])
     return total.hexdigest()[:12]
 
 
 @cache
-def measuring(contents: str, farrier: Path) -> str:
+def measuring(contents: str, farrier: Path, interface: str) -> str:
     """What a measurement of the app depends on besides."""
-    total = hashlib.sha256(digest(contents, farrier).encode())
+    total = hashlib.sha256(digest(contents, farrier, interface).encode())
     _add(total, farrier / "farrier/measure")
     return total.hexdigest()[:12]
 
 
-def _add(total: hashlib._Hash, folder: Path) -> None:
-    for path in sorted(folder.rglob("*.py")):
+def _add(total: hashlib._Hash, folder: Path, without: Iterable[str] = ()) -> None:
+    left_out = {folder.parent / name for name in without}
+    for path in sorted(set(folder.rglob("*.py")) - left_out):
         total.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
 
 
@@ -97,6 +110,7 @@ class Store:
     """The records of one kind and CPU."""
 
     def __init__(self, folder: Path, digest: str, kind: str, cpus: float) -> None:
+        self.interface = cells.interface_of(kind)
         self.path = folder / digest / f"{kind}-{cpus:g}cpu.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.records: list[dict[str, Any]] = []

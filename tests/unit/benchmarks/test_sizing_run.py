@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +73,44 @@ def test_no_session_begins_that_would_not_end_in_time(
 def test_the_samples_belong_to_what_is_measured_not_to_the_images_name(
     boxes: Boxes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = store.digest(boxes.contents, boxes.farrier)
+    known = store.digest(boxes.contents, boxes.farrier, "wsgi")
     assert all(name in boxes.contents for name in PACKAGES)
     store.digest.cache_clear()
     monkeypatch.setattr(cells, "CLIENTS", 50)
-    assert store.digest(boxes.contents, boxes.farrier) != known
+    assert store.digest(boxes.contents, boxes.farrier, "wsgi") != known
     store.digest.cache_clear()
+
+
+def test_a_change_in_one_class_leaves_the_samples_of_the_others(boxes: Boxes, tmp_path: Path) -> None:
+    def digests(changed: str) -> dict[str, str]:
+        copy = tmp_path / changed.replace("/", "-")
+        shutil.copytree(
+            boxes.farrier / "farrier", copy / "farrier", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        if changed:
+            with (copy / "farrier" / changed).open("a") as file:
+                file.write("# more\n")
+        return {interface: store.digest(boxes.contents, copy, interface) for interface in ("wsgi", "asgi")}
+
+    before = digests("")
+    for changed, void in (
+        ("serve/workers/uvicorn.py", {"asgi"}),
+        ("serve/workers/gthread.py", {"wsgi"}),
+        ("serve/workers/share.py", {"asgi", "wsgi"}),
+        ("serve/arbiter.py", {"asgi", "wsgi"}),
+        ("sizing/plan.py", set()),
+    ):
+        after = digests(changed)
+        assert {one for one in before if after[one] != before[one]} == void, changed
+
+
+@pytest.mark.parametrize("worker_class", ["sync", "gthread", "asgi", "uvicorn"])
+def test_what_a_class_loads_counts_for_its_samples(worker_class: str) -> None:
+    script = f"import sys, farrier.serve.workers.{worker_class}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    interface = "asgi" if worker_class in ("asgi", "uvicorn") else "wsgi"
+    foreign = {"farrier." + name.removesuffix(".py").replace("/", ".") for name in store.FOREIGN[interface]}
+    assert not foreign & set(loaded.split())
 
 
 def test_what_is_left_is_estimated_by_sessions_of_the_same_kind() -> None:
