@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,13 @@ def _plan(web: Any, app: dict[str, Any]) -> dict[str, Any]:
 
 def _active(web: Any, app: dict[str, Any]) -> str:
     name = app["name"]
-    running = [c for c in ("blue", "green") if web.run(f"systemctl is-active {name}@{c}.service").rc == 0]
+    until = time.monotonic() + 15
+    while True:
+        running = [c for c in ("blue", "green") if web.run(f"systemctl is-active {name}@{c}.service").rc == 0]
+        if running or time.monotonic() > until:
+            break
+        # A worker answers a moment before its arbiter tells systemd so.
+        time.sleep(0.2)
     assert len(running) == 1, f"{name}: {running} are running"
     return f"{name}@{running[0]}.service"
 
