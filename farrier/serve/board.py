@@ -1,8 +1,8 @@
 """The board: memory that master and workers share, one slot per worker.
 
 A worker writes its own slot and nobody else's; the master reads all and clears a slot before it gives
-it to a new worker. Only ``alone`` goes the other way. So no lock is needed: a number is one aligned
-store, and text is only for people.
+it to a new worker. Only ``alone`` goes the other way, and siblings read each other's two numbers. So no
+lock is needed: a number is one aligned store, and text is only for people.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from farrier.serve import traffic
 SLOTS = 1024
 SIZE = 1024
 
-FREE, FORKED, BOOTED, READY, DRAINING = 0, 1, 2, 3, 4
-STAGES = {FREE: "free", FORKED: "forked", BOOTED: "booted", READY: "ready", DRAINING: "draining"}
+FORKED, BOOTED, READY, DRAINING = 1, 2, 3, 4
+STAGES = {0: "free", FORKED: "forked", BOOTED: "booted", READY: "ready", DRAINING: "draining"}
 #: Why a worker ends by itself, as it says so itself.
 RECYCLED, CODE_CHANGED = 1, 2
 
 _STAGE, _ENDING, _ALONE, _DUE, _IN_HAND, _REQUESTS = 0, 1, 2, 3, 4, 8
 _BOOTED_AT, _READY_AT = 16, 24
 _CONNECTIONS = 32
+#: In place of a number of connections: whoever comes new is for the others.
+NOT_TAKING = 2**32 - 1
 _DOING, _DOING_SIZE = 64, 184
 _NOTE, _NOTE_SIZE = 248, 264
 _TRAFFIC = 512
 
 _BYTE = struct.Struct("@B")
-_COUNT = struct.Struct("@I")
 _LONG = struct.Struct("@Q")
 _TIME = struct.Struct("@d")
 
@@ -41,15 +42,17 @@ class Slot:
 
     def __init__(self, board: Board, index: int) -> None:
         self.index = index
+        self.board_numbers = board.numbers
         self._memory = board.memory
         self._at = index * SIZE
         start = self._at + _TRAFFIC
         self._traffic = memoryview(board.memory)[start : start + traffic.SIZE]
         self.counters = traffic.Counters(self._traffic)
-        self._counts = memoryview(board.memory)[self._at : self._at + _IN_HAND + 4].cast("I")
+        self._counts = memoryview(board.memory)[self._at : self._at + _CONNECTIONS + 4].cast("I")
 
     def clear(self) -> None:
         self._memory[self._at : self._at + SIZE] = bytes(SIZE)
+        self.connections = NOT_TAKING
         self.stage = FORKED
 
     def _get(self, kind: struct.Struct, offset: int) -> float:
@@ -140,27 +143,12 @@ class Slot:
 
     @property
     def connections(self) -> int:
-        """Connections that it holds, where its class tells: its siblings look whose turn the next one is."""
-        return int(self._get(_COUNT, _CONNECTIONS))
+        """Those that it holds, or ``NOT_TAKING``: its siblings look whose the next one is."""
+        return self._counts[_CONNECTIONS // 4]
 
     @connections.setter
     def connections(self, value: int) -> None:
-        self._put(_COUNT, _CONNECTIONS, value)
-
-    def fewest_connections(self, slots: int) -> int | None:
-        """Of the other workers that are ready, among the first ``slots``; None where there is none.
-
-        The master hands out the lowest slot that is free, so a few more than there are workers hold them all.
-        """
-        memory = self._memory
-        return min(
-            (
-                _COUNT.unpack_from(memory, at + _CONNECTIONS)[0]
-                for at in range(0, min(slots * SIZE, len(memory)), SIZE)
-                if memory[at + _STAGE] == READY and at != self._at
-            ),
-            default=None,
-        )
+        self._counts[_CONNECTIONS // 4] = value
 
     @property
     def traffic(self) -> traffic.Traffic:
@@ -201,18 +189,28 @@ class Board:
     """Anonymous shared memory, inherited by every fork."""
 
     def __init__(self, slots: int = SLOTS) -> None:
-        self.memory = mmap.mmap(-1, slots * SIZE)
+        # Behind the slots: how many of them were ever in use, which workers that were forked before see too.
+        self.memory = mmap.mmap(-1, slots * SIZE + 4)
+        words = memoryview(self.memory).cast("I")
+        self._used = words[slots * SIZE // 4 :]
+        self._connections = words[_CONNECTIONS // 4 : slots * SIZE // 4 : SIZE // 4]
+        self._in_hand = words[_IN_HAND // 4 : slots * SIZE // 4 : SIZE // 4]
         self._free = list(range(slots - 1, -1, -1))
+
+    def numbers(self) -> tuple[list[int], list[int]]:
+        """Of each slot that was ever in use: connections, and requests in hand."""
+        used = self._used[0]
+        return self._connections[:used].tolist(), self._in_hand[:used].tolist()
 
     def take(self) -> Slot:
         """A cleared slot for a worker about to be forked. RuntimeError when all are taken."""
         if not self._free:
             raise RuntimeError(f"the board has no free slot: {SLOTS} workers are alive")
         slot = Slot(self, self._free.pop())
+        self._used[0] = max(self._used[0], slot.index + 1)
         slot.clear()
         return slot
 
     def give_back(self, slot: Slot) -> None:
-        # Nobody may wait for a worker that is gone to take connections.
-        slot.stage = FREE
+        slot.connections = NOT_TAKING
         self._free.append(slot.index)

@@ -54,8 +54,8 @@ class Fit:
         return self.strategy == "queue"
 
 
-ALL, ALONE = Beside(replacement=True, one_off=True), Beside()
-LADDER = (ALL, Beside(replacement=True), Beside(one_off=True), ALONE)
+ALL, ALONE, REPLACING = Beside(replacement=True, one_off=True), Beside(), Beside(replacement=True)
+LADDER = (ALL, REPLACING, Beside(one_off=True), ALONE)
 """In which order the plan does without."""
 
 
@@ -144,6 +144,8 @@ class Problem:
         if one.workers == ask.workers and wanted._is_no_worse(one, threads):
             return wanted
         for count in dict.fromkeys((one.workers, threads.workers)):
+            if count == ask.workers:
+                continue  # that was it
             other, one = of(count)
             if other._is_no_worse(one, threads):
                 return other
@@ -155,6 +157,11 @@ class Problem:
         alone = threads.beside.replacement and not one.beside.replacement and one.workers == threads.workers
         unshared = not one.preload and one.workers > max(threads.workers, self.workers_a_cpu)
         return not (fewer or alone or unshared or (one.queues and not threads.queues))
+
+    def replaceable(self, one: Fit) -> bool:
+        """Whether the database has connections for a replacement: if not, it is not for memory that there is
+        none."""
+        return self.database_allows(one.strategy, one.workers, beside=REPLACING)
 
     def strategies(self) -> tuple[str, ...]:
         """Strategies that may be used, best first."""
@@ -469,9 +476,7 @@ def _could_be_better(problem: Problem, one: Fit) -> bool:
     lossless = [name for name in problem.strategies() if name != "queue"]
     if one.queues and any(problem.database_allows(name, one.workers) for name in lossless):
         return True
-    replacing = Beside(replacement=True)
-    replaceable = problem.database_allows(one.strategy, one.workers, beside=replacing)
-    return not one.beside.one_off or (replaceable and not one.beside.replacement)
+    return not one.beside.one_off or (problem.replaceable(one) and not one.beside.replacement)
 
 
 def _squeezed(problem: Problem, shape: Footprint, workers: int) -> Fit:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from . import constants
 from .limits import high_of, maximum_of
-from .memory import Beside
 from .strategy import Fit, Problem, most_workers
 from .units import counted, format_bytes
 
@@ -175,7 +174,7 @@ def recycling(problem: Problem, one: Fit) -> tuple[str, str, str]:
     if one.workers > 1:
         takes = "takes" if one.workers == 2 else "take"
         meanwhile = f"meanwhile {counted(one.workers - 1, 'other worker')} {takes} what comes in"
-    if not problem.database_allows(one.strategy, one.workers, beside=Beside(replacement=True)):
+    if not problem.replaceable(one):
         count = counted(one.workers + 1, "worker")
         return "retire-first", f"no connections for {count} at once; {meanwhile}", "database"
     need = format_bytes(one.footprint.steady(one.workers, one.slots, True))

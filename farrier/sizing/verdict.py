@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from . import constants
 from .fields import Verdict
-from .memory import Beside
 from .strategy import Fit, Problem, fit, most_workers
 from .units import MIB, counted, format_bytes
 
@@ -38,8 +37,7 @@ def level_of(problem: Problem, one: Fit) -> tuple[str, str]:
         return "tight", f"no room for a one-off command ({format_bytes(share.one_off)}) beside the app"
     if "workers" not in problem.settings and not problem.development and _held_back_by_memory(problem, one):
         return "tight", f"memory allows {one.workers} of the {problem.wish.workers} workers it would take"
-    replacing = Beside(replacement=True)
-    if not one.beside.replacement and problem.database_allows(one.strategy, one.workers, beside=replacing):
+    if not one.beside.replacement and problem.replaceable(one):
         last = "; a worker that is recycled ends before its replacement starts"
     else:
         last = ""

@@ -47,6 +47,8 @@ class Acceptor(ABC):
     ) -> None:
         self.sockets = list(sockets)
         self.share = share
+        #: It looks away from somebody who is a sibling's; it has no room.
+        self._aside = self._full = False
         files = descriptors()
         self.most = min(max(1, most), files)
         self.places = min(self.most * (1 + IDLE_EACH), files)
@@ -90,13 +92,38 @@ class Acceptor(ABC):
 
     def _listen(self) -> None:
         if not self.open and not self.closed:
-            self.open = True
+            self.open, self._full = True, False
+            self.tell()
             self.watch()
 
     def _pause(self) -> None:
         if self.open:
             self.open = False
             self.unwatch()
+
+    def _wait_for_room(self) -> None:
+        self._full = True
+        self.tell()
+        self._pause()
+
+    def _look_away(self) -> None:
+        self._aside = True
+        self._pause()
+        self.later(AGAIN, self._look_again)
+
+    def _look_again(self) -> None:
+        self._aside = False
+        self.resume()
+
+    def tell(self) -> None:
+        """Siblings see how many connections are held here; called whenever that changes."""
+        self.share.tell(None if self._full else self.held())
+
+    def last_look(self) -> None:
+        """The worker begins to drain: it takes whom it has just left to siblings, which may end too."""
+        if self.share.end():
+            for listener in self.sockets:
+                self._take(listener)
 
     def close(self) -> None:
         """Take no more. The sockets stay open: they belong to the other workers as well."""
@@ -108,8 +135,7 @@ class Acceptor(ABC):
 
     def resume(self) -> None:
         """Something ended: go on at once if that made room."""
-        if not self.open and not self.closed and self.room() is Room.PLENTY:
-            self.share.look()
+        if not (self.open or self.closed or self._aside) and self.room() is Room.PLENTY:
             self._listen()
 
     def balance(self) -> None:
@@ -117,9 +143,10 @@ class Acceptor(ABC):
         self._thin_out()
         found = self.room()
         if found is Room.PLENTY:
-            self._listen()
+            if not self._aside:
+                self._listen()
             return
-        self._pause()
+        self._wait_for_room()
         if found is Room.LATER and not self.closed:
             for listener in self.sockets:
                 self._take(listener)
@@ -137,17 +164,18 @@ class Acceptor(ABC):
                 self.see_off(one)
 
     def accept(self, listener: socket.socket) -> None:
-        if self.room() is Room.PLENTY:
-            self._take(listener)
+        if self.room() is not Room.PLENTY:
+            self._wait_for_room()
+        elif self.share.leaves(self.held()):
+            self._look_away()
         else:
-            self._pause()
+            self._take(listener)
 
     def _take(self, listener: socket.socket) -> None:
         """Up to ``AT_ONCE`` connections, and no more than there is room for."""
-        for _ in range(min(AT_ONCE, self.most)):
-            if self.share.leaves(self.held()):
-                self._pause()
-                self.later(AGAIN, self.resume)
+        for number in range(min(AT_ONCE, self.most)):
+            if number and self.open and self.share.prefers(self.held()) is not None:
+                # If anybody else waits, the loop says so.
                 return
             try:
                 client, address = accept(listener)
@@ -155,7 +183,7 @@ class Acceptor(ABC):
                 return
             except OSError:
                 # Out of file descriptors: the queue holds the connection until there is room.
-                self._pause()
+                self._wait_for_room()
                 self.later(OUT_OF_FILES, self._listen)
                 return
             if client.family != socket.AF_UNIX:

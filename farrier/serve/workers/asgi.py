@@ -115,7 +115,7 @@ class ASGIWorker(LoopWorker, GunicornASGIWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.connections: Connections = Connections(self)
+        self.connections = Connections()
         # Gunicorn's protocol would drop kept-alive connections at the limit: see due().
         self.max_requests = sys.maxsize
 

@@ -24,7 +24,6 @@ from farrier.serve.endings import WORKER_BOOT_ERROR
 from farrier.serve.workers.base import FarrierWorker
 from farrier.serve.workers.drain import LOOK, TIDY, Drain
 from farrier.serve.workers.response import decide_late
-from farrier.serve.workers.share import Share
 
 if TYPE_CHECKING:
     from farrier.serve.workers.greenlets import Connection
@@ -85,13 +84,7 @@ class GeventWorker(FarrierWorker, AsyncWorker):
         decide_late(self)
         # One for each request that the plan has memory for; further ones wait, first come, first served.
         self._turns = Semaphore(max(1, self.worker_connections))
-        self.acceptor = greenlets.GreenletAcceptor(
-            self,
-            [listener.sock for listener in self.sockets],
-            self._serve,
-            # Made here, from what was imported before the standard library was patched.
-            Share(self.slot, self.cfg.workers, [listener.sock for listener in self.sockets]),
-        )
+        self.acceptor = greenlets.GreenletAcceptor(self, self._serve)
         self.acceptor.start()
         self.mark_ready()
         while self._goes_on():
@@ -195,6 +188,7 @@ class GeventWorker(FarrierWorker, AsyncWorker):
         drain = Drain(self.cfg.graceful_timeout, self.slot is not None and self.slot.alone)
         if self.slot is not None:
             self.slot.stage = DRAINING
+        self.acceptor.last_look()
         while not (self.quick or drain.over):
             for connection in drain.look([one for one in connections if one.idle]):
                 connection.hang_up()

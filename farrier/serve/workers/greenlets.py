@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import traceback
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import gevent
@@ -109,14 +109,18 @@ class GreenletAcceptor(Acceptor):
     def __init__(
         self,
         worker: Any,
-        sockets: Iterable[socket.socket],
         serve: Callable[[Connection, socket.socket, Any], None],
-        share: Share,
     ) -> None:
-        super().__init__(sockets, worker.worker_connections, lambda: len(worker.in_hand), share)
+        super().__init__(
+            [listener.sock for listener in worker.sockets],
+            worker.worker_connections,
+            lambda: len(worker.in_hand),
+            Share(worker.slot, worker.cfg, worker.worker_connections),
+        )
         self.loop = gevent.get_hub().loop
         self.serve = serve
-        self.connections = Connections(worker)
+        self.connections = Connections()
+        self.connections.told = lambda _came: self.tell()
         self.watchers: list[Any] = []
 
     def watch(self) -> None:

@@ -25,7 +25,7 @@ from farrier.serve.workers.accepting import accept
 from farrier.serve.workers.base import FarrierWorker
 from farrier.serve.workers.drain import LINGER, LOOK, TIDY, Drain, end_for_sure, has_bytes
 from farrier.serve.workers.response import UNREAD_MOST, decide_late
-from farrier.serve.workers.room import CROWDED, OUT_OF_FILES, descriptors
+from farrier.serve.workers.room import AT_ONCE, CROWDED, OUT_OF_FILES, descriptors
 from farrier.serve.workers.share import AGAIN, Share
 
 #: Seconds that a client has to close its side, once it has been told to; during a stop those without a word.
@@ -48,8 +48,8 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
         self.streaming: set[Any] = set()
         self.parting: set[Any] = set()
         self.drain: Drain | None = None
-        #: When to accept again: the process was out of file descriptors, or a newcomer is for a sibling.
-        self.accept_again = 0.0
+        #: When to try again: the process was out of file descriptors, or a newcomer was left to a sibling.
+        self.accept_again = self.look_again = 0.0
         self.share: Share
         self._thinned = 0.0
 
@@ -74,36 +74,42 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
     def accept(self, listener: Any) -> None:
         """Gunicorn's would have a thread wait for the first byte; the poller waits for it here."""
         if self.share.leaves(self.nr_conns):
-            self._look_away(AGAIN)
+            self.set_accept_enabled(False)
+            self.look_again = time.monotonic() + AGAIN
             return
         try:
             client, address = accept(listener)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
                 # Out of file descriptors: the queue holds the connection until there is room.
-                self._look_away(OUT_OF_FILES)
+                self.set_accept_enabled(False)
+                self.accept_again = time.monotonic() + OUT_OF_FILES
             return
         self.nr_conns += 1
         self._await_request(TConn(self.cfg, client, address, listener.getsockname()))
 
-    def _look_away(self, seconds: float) -> None:
-        self.set_accept_enabled(False)
-        self.accept_again = time.monotonic() + seconds
-
-    def _look_for_newcomers(self) -> float:
-        """Listens if there is room for them; seconds until that is to be asked again."""
-        if self.slot is not None:
-            self.slot.connections = self.nr_conns
-        has_room = self._has_room()
-        if has_room and not self._accepting:
-            self.share.look()
-        self.set_accept_enabled(has_room)
-        seconds = self.accept_again - time.monotonic()
-        return seconds if 0 < seconds < 1.0 else 1.0
-
     def _has_room(self) -> bool:
         full = self.nr_conns >= self.worker_connections
         return not full and time.monotonic() >= self.accept_again
+
+    def _look_for_newcomers(self) -> float:
+        """Listens if they are welcome; seconds until that is to be asked again."""
+        has_room = self._has_room()
+        self.share.tell(self.nr_conns if has_room else None)
+        aside = self.look_again - time.monotonic()
+        self.set_accept_enabled(has_room and aside <= 0)
+        return max(0.0, aside) if has_room and aside > 0 else 1.0
+
+    def _last_look(self) -> None:
+        """Those who were just left to siblings, which may drain as well, are taken."""
+        if self.share.end():
+            for listener in self.sockets:
+                for _ in range(AT_ONCE):
+                    before = self.nr_conns
+                    if self._has_room():
+                        self.accept(listener)
+                    if self.nr_conns == before:
+                        break
 
     def _await_request(self, conn: Any) -> None:
         """A connection without a request: the poller waits for its first byte."""
@@ -203,7 +209,7 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
             return
         decide_late(self, UNREAD_MOST)
         self.worker_connections = min(self.worker_connections, descriptors())
-        self.share = Share(self.slot, self.cfg.workers, (listener.sock for listener in self.sockets))
+        self.share = Share(self.slot, self.cfg, self.cfg.threads)
         self.poller.register(self.method_queue.fileno(), EVENT_READ, self.method_queue.run_callbacks)
         self.set_accept_enabled(True)
         self.mark_ready()
@@ -238,6 +244,7 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
         drain = self.drain = Drain(self.cfg.graceful_timeout, self.slot is not None and self.slot.alone)
         if self.slot is not None:
             self.slot.stage = DRAINING
+        self._last_look()
         for conn in (*self.keepalived_conns, *self.pending_conns):
             conn.timeout = min(conn.timeout, drain.began + drain.linger)
         for conn in self.parting:

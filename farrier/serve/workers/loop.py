@@ -18,7 +18,7 @@ from farrier.serve.workers.accepting import Acceptor
 from farrier.serve.workers.base import READY_AGAIN, FarrierWorker
 from farrier.serve.workers.calls import Calls, Turns
 from farrier.serve.workers.drain import LOOK, Drain, end_for_sure, has_bytes, is_unsent
-from farrier.serve.workers.share import Share
+from farrier.serve.workers.share import Connections, Share
 
 #: Seconds between two looks of a worker's main loop.
 TICK = 0.1
@@ -41,14 +41,16 @@ class LoopAcceptor(Acceptor):
         protocol: Callable[[], asyncio.BaseProtocol],
         context: ssl.SSLContext | None,
     ) -> None:
-        sockets = list(sockets)
-        share = Share(worker.slot, worker.cfg.workers, sockets)
+        share = Share(worker.slot, worker.cfg, worker.cfg.worker_connections)
         super().__init__(sockets, worker.cfg.worker_connections, lambda: len(worker.in_hand), share)
         self.loop = asyncio.get_running_loop()
         self.worker = worker
         self.protocol = protocol
         self.context = context
         self.handshaking: set[asyncio.Task[Any]] = set()
+        #: Accepted, and none of the worker's connections yet.
+        self.coming = 0
+        worker.connections.told = self._told
 
     def watch(self) -> None:
         for listener in self.sockets:
@@ -62,7 +64,12 @@ class LoopAcceptor(Acceptor):
         self.loop.call_later(seconds, call)
 
     def held(self) -> int:
-        return len(self.worker.connections) + len(self.handshaking)
+        return len(self.worker.connections) + self.coming
+
+    def _told(self, came: bool) -> None:
+        if came and self.coming:
+            self.coming -= 1
+        self.tell()
 
     def kept(self) -> Collection[Any]:
         return list(filter(self.worker.is_kept, self.worker.connections))
@@ -72,6 +79,7 @@ class LoopAcceptor(Acceptor):
 
     def hand_over(self, client: socket.socket, listener: socket.socket, address: Any) -> None:
         client.setblocking(False)
+        self.coming += 1
         task = self.loop.create_task(self._connect(client))
         self.handshaking.add(task)
         task.add_done_callback(self.handshaking.discard)
@@ -82,6 +90,8 @@ class LoopAcceptor(Acceptor):
         except (OSError, ssl.SSLError, asyncio.CancelledError):
             # The client left, does not speak TLS, or did not in the time of a stop.
             client.close()
+            self.coming = max(0, self.coming - 1)
+            self.tell()
 
 
 class LoopWorker(FarrierWorker):
@@ -98,7 +108,7 @@ class LoopWorker(FarrierWorker):
     _pause: asyncio.Future[None] | None = None
     _told = 0.0
     #: Each has a ``transport``.
-    connections: Collection[Any]
+    connections: Connections
     #: Whose request Calls is asked next, where the server does not announce the close itself.
     asking: Any = None
 
@@ -224,6 +234,7 @@ class LoopWorker(FarrierWorker):
         drain = Drain(self.cfg.graceful_timeout, self.slot is not None and self.slot.alone)
         if self.slot is not None:
             self.slot.stage = DRAINING
+        acceptor.last_look()
         told = False
         while not self.quick:
             leaving = {one for one in self.connections if one.transport.is_closing()}

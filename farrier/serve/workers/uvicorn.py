@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
 from datetime import timedelta
 from email.utils import formatdate
 from typing import Any
@@ -32,7 +31,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: Any, worker: UvicornWorker) -> None:
         super().__init__(config)
         self.worker = worker
-        self.server_state.connections = Connections(worker)
+        self.server_state.connections = worker.connections
         self.servers: list[Any] = []
 
     async def run_worker(self) -> None:
@@ -103,6 +102,7 @@ class UvicornWorker(LoopWorker, Worker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.connections = Connections()
         self.server: Server | None = None
 
     @classmethod
@@ -127,10 +127,6 @@ class UvicornWorker(LoopWorker, Worker):
     @property
     def served(self) -> int:
         return self.nr if self.server is None else int(self.server.server_state.total_requests)
-
-    @property
-    def connections(self) -> Collection[Any]:  # type: ignore[override]
-        return () if self.server is None else self.server.server_state.connections
 
     def is_idle(self, connection: Any) -> bool:
         if not hasattr(connection, "cycle"):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
-from farrier.serve.board import DRAINING, READY, Board, Slot
+from farrier.serve.board import NOT_TAKING, Board, Slot
 from farrier.serve.workers import share as shares
-from farrier.serve.workers.room import AT_ONCE
-from farrier.serve.workers.share import AGAIN, PATIENCE, Share
+from farrier.serve.workers.share import AGAIN, PATIENCE, SHUNNED, Share
+
+THREADS = 4
 
 
 class Clock:
@@ -20,7 +20,7 @@ class Clock:
         return self.now
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(shares, "time", made)
@@ -28,94 +28,125 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as made:
-        yield made
-
-
-@pytest.fixture
 def board() -> Board:
     return Board(8)
 
 
-def worker(board: Board, connections: int = 0, stage: int = READY) -> Slot:
+def worker(board: Board, connections: int = 0, in_hand: int = 0) -> Slot:
     slot = board.take()
-    slot.stage = stage
-    slot.connections = connections
+    slot.connections, slot.in_hand = connections, in_hand
     return slot
 
 
-def share_of(slot: Slot | None, listener: socket.socket) -> Share:
-    return Share(slot, 2, [listener])
+def share_of(slot: Slot | None, reuse_port: bool = False) -> Share:
+    return Share(slot, SimpleNamespace(reuse_port=reuse_port), THREADS)
 
 
-def test_it_leaves_them_to_whoever_holds_fewer_and_takes_an_eighth_more(
-    board: Board, listener: socket.socket
-) -> None:
-    mine = share_of(worker(board), listener)
+def test_it_leaves_them_to_whoever_holds_fewer_and_takes_an_eighth_more(board: Board) -> None:
+    mine = share_of(worker(board))
     worker(board, 16)
     assert [mine.leaves(held) for held in (0, 16, 19, 20)] == [False, False, False, True]
 
 
-def test_one_that_holds_nothing_yet_is_asked_at_the_second_newcomer(
-    board: Board, listener: socket.socket
-) -> None:
-    mine = share_of(worker(board), listener)
+def test_one_that_holds_nothing_yet_is_asked_at_the_second_newcomer(board: Board) -> None:
+    mine = share_of(worker(board))
     worker(board)
     assert [mine.leaves(held) for held in (0, 1, 2)] == [False, False, True]
 
 
-@pytest.mark.parametrize("stage", [0, DRAINING, 2])
-def test_only_a_sibling_that_is_ready_takes_them(board: Board, listener: socket.socket, stage: int) -> None:
-    mine = share_of(worker(board), listener)
-    worker(board, 0, stage)
-    assert not mine.leaves(50)
+def test_the_one_with_the_fewest_is_preferred(board: Board) -> None:
+    mine = share_of(worker(board))
+    worker(board, 7)
+    fewest = worker(board, 3)
+    assert mine.prefers(20) == (fewest.index, 3)
 
 
-def test_a_sibling_that_is_gone_is_not_waited_for(board: Board, listener: socket.socket) -> None:
-    mine, gone = share_of(worker(board), listener), worker(board)
+def test_who_takes_none_or_is_not_there_yet_or_is_gone_is_not_waited_for(board: Board) -> None:
+    mine, full, gone = share_of(worker(board)), worker(board), worker(board)
+    board.take()  # forked, and loads the app
+    assert mine.leaves(50)
+    share_of(full).tell(None)
     assert mine.leaves(50)
     board.give_back(gone)
     assert not mine.leaves(50)
 
 
-def test_one_that_ends_or_has_no_board_takes_whoever_comes(board: Board, listener: socket.socket) -> None:
+def test_one_that_drains_is_not_waited_for_and_waits_for_nobody(board: Board) -> None:
+    drains, slot = worker(board), worker(board)
+    share_of(drains).end()
+    mine = share_of(slot)
+    assert not mine.leaves(50)
+    drains.connections = 0
+    assert mine.leaves(50)
+    mine.end()
+    assert not mine.leaves(50)
+    mine.tell(3)
+    assert slot.connections == NOT_TAKING
+
+
+def test_without_a_board_or_with_a_queue_of_its_own_it_takes_whoever_comes(board: Board) -> None:
+    slot = worker(board)
     worker(board)
-    assert not share_of(worker(board, 50, DRAINING), listener).leaves(50)
-    assert not share_of(None, listener).leaves(50)
+    assert not share_of(None).leaves(50)
+    assert not share_of(slot, reuse_port=True).leaves(50)
 
 
-def test_what_nobody_takes_is_taken_after_a_moment_and_so_on(
-    board: Board, listener: socket.socket, clock: Clock
-) -> None:
-    mine = share_of(worker(board), listener)
-    worker(board)
-    with socket.create_connection(listener.getsockname()):
-        for _ in range(2):
-            began = clock.now
-            while mine.leaves(50):
-                clock.now += AGAIN
-                mine.look()
-            assert clock.now - began == pytest.approx(PATIENCE, abs=2 * AGAIN)
-            assert [mine.leaves(50) for _ in range(AT_ONCE)] == [False] * (AT_ONCE - 1) + [True]
+def test_idle_connections_keep_nobody_from_a_worker_with_a_thread_free(board: Board) -> None:
+    slot, busy = worker(board, in_hand=THREADS - 1), worker(board, in_hand=THREADS)
+    mine = share_of(slot)
+    assert not mine.leaves(50)
+    busy.in_hand = THREADS - 1
+    assert mine.leaves(50)
+    busy.in_hand = slot.in_hand = THREADS
+    assert mine.leaves(50)
 
 
-def test_a_newcomer_that_a_sibling_took_does_not_shorten_the_next_ones_wait(
-    board: Board, listener: socket.socket, clock: Clock
-) -> None:
-    mine = share_of(worker(board), listener)
-    worker(board)
-    for _ in range(100):
-        assert mine.leaves(50)
-        clock.now += AGAIN
-        mine.look()  # nobody waits: it was taken
-
-
-def test_what_may_be_taken_at_once_does_not_keep(board: Board, listener: socket.socket, clock: Clock) -> None:
-    mine = share_of(worker(board), listener)
-    worker(board)
+def test_a_sibling_that_does_not_come_is_waited_for_once_in_a_while(board: Board, clock: Clock) -> None:
+    mine = share_of(worker(board))
+    still = worker(board)
+    for _ in range(2):
+        began = clock.now
+        while mine.leaves(50):
+            clock.now += AGAIN
+        assert clock.now - began == pytest.approx(PATIENCE, abs=2 * AGAIN)
+        assert not any(mine.leaves(50) for _ in range(1000))
+        clock.now += SHUNNED
     assert mine.leaves(50)
     clock.now += PATIENCE + AGAIN
     assert not mine.leaves(50)
-    mine.look()  # nobody waits any more
-    assert mine.leaves(50)
+    still.connections = 1
+    assert mine.leaves(50), "it is back"
+
+
+def test_a_sibling_that_takes_them_is_left_them_for_ever(board: Board, clock: Clock) -> None:
+    mine, other = share_of(worker(board)), worker(board)
+    for number in range(100):
+        other.connections = number % 2
+        assert mine.leaves(50)
+        clock.now += PATIENCE - AGAIN
+
+
+def test_the_next_newcomer_is_waited_for_anew(board: Board, clock: Clock) -> None:
+    mine = share_of(worker(board))
+    worker(board)
+    for _ in range(10):
+        assert mine.leaves(50)
+        clock.now += 1  # it was taken, and is gone again
+
+
+def test_an_end_tells_whether_somebody_was_just_left(board: Board, clock: Clock) -> None:
+    worker(board)
+    lately, long_ago, never = (share_of(worker(board, 50)) for _ in range(3))
+    assert long_ago.leaves(50)
+    clock.now += 1
+    assert lately.leaves(50)
+    assert [one.end() for one in (lately, long_ago, never)] == [True, False, False]
+
+
+def test_workers_see_those_that_were_forked_after_them(board: Board) -> None:
+    mine = share_of(worker(board, 50))
+    assert not mine.leaves(50)
+    for _ in range(6):
+        worker(board, 50)
+    last = worker(board)
+    assert mine.prefers(50) == (last.index, 0)
