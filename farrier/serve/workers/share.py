@@ -2,7 +2,7 @@
 
 The kernel gives a newcomer to whoever asks first. Clients keep their connections, so those of a burst would
 stay with the worker that woke first and wait for its threads and for its one interpreter, while another one
-idles: of 100 clients two workers had 101 and 1, and answered two thirds of what they answer with 50 each
+idles: of 100 clients two workers had 99 and 1, and answered two thirds of what they answer with 50 each
 (docs/serving.md, "Who takes a connection").
 """
 
