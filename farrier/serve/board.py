@@ -25,7 +25,7 @@ RECYCLED, CODE_CHANGED = 1, 2
 
 _STAGE, _ENDING, _ALONE, _DUE, _IN_HAND, _REQUESTS = 0, 1, 2, 3, 4, 8
 _BOOTED_AT, _READY_AT = 16, 24
-_CONNECTIONS = 32
+_CONNECTIONS, _QUEUE = 32, 36
 #: In place of a number of connections: whoever comes new is for the others.
 NOT_TAKING = 2**32 - 1
 _DOING, _DOING_SIZE = 64, 184
@@ -42,13 +42,13 @@ class Slot:
 
     def __init__(self, board: Board, index: int) -> None:
         self.index = index
-        self.board_numbers = board.numbers
+        self.board = board
         self._memory = board.memory
         self._at = index * SIZE
         start = self._at + _TRAFFIC
         self._traffic = memoryview(board.memory)[start : start + traffic.SIZE]
         self.counters = traffic.Counters(self._traffic)
-        self._counts = memoryview(board.memory)[self._at : self._at + _CONNECTIONS + 4].cast("I")
+        self._counts = memoryview(board.memory)[self._at : self._at + _QUEUE + 4].cast("I")
 
     def clear(self) -> None:
         self._memory[self._at : self._at + SIZE] = bytes(SIZE)
@@ -151,6 +151,15 @@ class Slot:
         self._counts[_CONNECTIONS // 4] = value
 
     @property
+    def queue(self) -> int:
+        """Of those that listen on the same sockets it is the same number."""
+        return self._counts[_QUEUE // 4]
+
+    @queue.setter
+    def queue(self, value: int) -> None:
+        self._counts[_QUEUE // 4] = value
+
+    @property
     def traffic(self) -> traffic.Traffic:
         """What it has answered so far."""
         return traffic.Traffic.read(self._traffic)
@@ -195,12 +204,17 @@ class Board:
         self._used = words[slots * SIZE // 4 :]
         self._connections = words[_CONNECTIONS // 4 : slots * SIZE // 4 : SIZE // 4]
         self._in_hand = words[_IN_HAND // 4 : slots * SIZE // 4 : SIZE // 4]
+        self._queues = words[_QUEUE // 4 : slots * SIZE // 4 : SIZE // 4]
         self._free = list(range(slots - 1, -1, -1))
 
     def numbers(self) -> tuple[list[int], list[int]]:
         """Of each slot that was ever in use: connections, and requests in hand."""
         used = self._used[0]
         return self._connections[:used].tolist(), self._in_hand[:used].tolist()
+
+    def queue_of(self, index: int) -> int:
+        """Slot.queue of one of them."""
+        return self._queues[index]
 
     def take(self) -> Slot:
         """A cleared slot for a worker about to be forked. RuntimeError when all are taken."""

@@ -174,7 +174,7 @@ class Acceptor(ABC):
     def _take(self, listener: socket.socket) -> None:
         """Up to ``AT_ONCE`` connections, and no more than there is room for."""
         for number in range(min(AT_ONCE, self.most)):
-            if number and self.open and self.share.prefers(self.held()) is not None:
+            if number and self.open and self.share.preferred(self.held()):
                 # If anybody else waits, the loop says so.
                 return
             try:

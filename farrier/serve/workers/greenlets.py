@@ -111,16 +111,13 @@ class GreenletAcceptor(Acceptor):
         worker: Any,
         serve: Callable[[Connection, socket.socket, Any], None],
     ) -> None:
-        super().__init__(
-            [listener.sock for listener in worker.sockets],
-            worker.worker_connections,
-            lambda: len(worker.in_hand),
-            Share(worker.slot, worker.cfg, worker.worker_connections),
-        )
+        sockets = [listener.sock for listener in worker.sockets]
+        most = worker.worker_connections
+        super().__init__(sockets, most, lambda: len(worker.in_hand), Share(worker.slot, sockets, most))
         self.loop = gevent.get_hub().loop
         self.serve = serve
         self.connections = Connections()
-        self.connections.told = lambda _came: self.tell()
+        self.connections.told = lambda _one: self.tell()
         self.watchers: list[Any] = []
 
     def watch(self) -> None:

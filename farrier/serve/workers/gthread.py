@@ -209,7 +209,7 @@ class ThreadWorker(FarrierWorker, GunicornThreadWorker):
             return
         decide_late(self, UNREAD_MOST)
         self.worker_connections = min(self.worker_connections, descriptors())
-        self.share = Share(self.slot, self.cfg, self.cfg.threads)
+        self.share = Share(self.slot, [listener.sock for listener in self.sockets], self.cfg.threads)
         self.poller.register(self.method_queue.fileno(), EVENT_READ, self.method_queue.run_callbacks)
         self.set_accept_enabled(True)
         self.mark_ready()

@@ -41,7 +41,8 @@ class LoopAcceptor(Acceptor):
         protocol: Callable[[], asyncio.BaseProtocol],
         context: ssl.SSLContext | None,
     ) -> None:
-        share = Share(worker.slot, worker.cfg, worker.cfg.worker_connections)
+        sockets = list(sockets)
+        share = Share(worker.slot, sockets, worker.cfg.worker_connections)
         super().__init__(sockets, worker.cfg.worker_connections, lambda: len(worker.in_hand), share)
         self.loop = asyncio.get_running_loop()
         self.worker = worker
@@ -49,7 +50,7 @@ class LoopAcceptor(Acceptor):
         self.context = context
         self.handshaking: set[asyncio.Task[Any]] = set()
         #: Accepted, and none of the worker's connections yet.
-        self.coming = 0
+        self.coming: set[asyncio.BaseProtocol] = set()
         worker.connections.told = self._told
 
     def watch(self) -> None:
@@ -64,11 +65,10 @@ class LoopAcceptor(Acceptor):
         self.loop.call_later(seconds, call)
 
     def held(self) -> int:
-        return len(self.worker.connections) + self.coming
+        return len(self.worker.connections) + len(self.coming)
 
-    def _told(self, came: bool) -> None:
-        if came and self.coming:
-            self.coming -= 1
+    def _told(self, one: Any) -> None:
+        self.coming.discard(one)
         self.tell()
 
     def kept(self) -> Collection[Any]:
@@ -79,18 +79,20 @@ class LoopAcceptor(Acceptor):
 
     def hand_over(self, client: socket.socket, listener: socket.socket, address: Any) -> None:
         client.setblocking(False)
-        self.coming += 1
-        task = self.loop.create_task(self._connect(client))
+        made = self.protocol()
+        self.coming.add(made)
+        task = self.loop.create_task(self._connect(client, made))
         self.handshaking.add(task)
         task.add_done_callback(self.handshaking.discard)
 
-    async def _connect(self, client: socket.socket) -> None:
+    async def _connect(self, client: socket.socket, made: asyncio.BaseProtocol) -> None:
         try:
-            await self.loop.connect_accepted_socket(self.protocol, client, ssl=self.context)
+            await self.loop.connect_accepted_socket(lambda: made, client, ssl=self.context)
         except (OSError, ssl.SSLError, asyncio.CancelledError):
             # The client left, does not speak TLS, or did not in the time of a stop.
             client.close()
-            self.coming = max(0, self.coming - 1)
+        finally:
+            self.coming.discard(made)
             self.tell()
 
 
@@ -234,7 +236,8 @@ class LoopWorker(FarrierWorker):
         drain = Drain(self.cfg.graceful_timeout, self.slot is not None and self.slot.alone)
         if self.slot is not None:
             self.slot.stage = DRAINING
-        acceptor.last_look()
+        if not self.quick:
+            acceptor.last_look()
         told = False
         while not self.quick:
             leaving = {one for one in self.connections if one.transport.is_closing()}

@@ -8,32 +8,42 @@ idles: of 100 clients two workers had 99 and 1, and answered two thirds of what 
 
 from __future__ import annotations
 
+import os
+import socket
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from farrier.serve.board import NOT_TAKING, Slot
 
 #: Seconds after which a worker that has left a newcomer to a sibling looks again.
 AGAIN = 0.005
-#: Seconds for which newcomers are left to a sibling whose number stays as it is: it is stopped, or blocked.
+#: Seconds for which a newcomer is left to siblings none of whose numbers changes: stopped, or blocked.
 PATIENCE = 0.05
-#: Seconds for which nobody is left to such a one then, unless its number changes.
+#: Seconds for which nobody is left to those then, unless the number of one changes.
 SHUNNED = 1.0
-#: A sibling is preferred with so many connections less: more than one, and this part of its own.
+#: A sibling is preferred that holds fewer connections, by more than one and an eighth of its own.
 UNEVEN = 8
+#: Not one that has so many requests more in hand than twice this worker's: idle connections are no load.
+BUSIER = 8
 
 
 class Share:
-    """One worker's. Without a slot, under plain ``gunicorn``, it takes whoever comes; so it does with
-    ``reuse_port``, where what waits in its own queue is nobody else's."""
+    """One worker's, which serves ``at_once`` requests at once and listens on ``sockets``.
 
-    def __init__(self, slot: Slot | None, cfg: Any, at_once: int) -> None:
-        self._slot = None if cfg.reuse_port else slot
-        #: Requests that a worker serves at once.
+    Without a slot, under plain ``gunicorn``, it takes whoever comes.
+    """
+
+    def __init__(self, slot: Slot | None, sockets: Iterable[socket.socket], at_once: int) -> None:
+        self._slot = slot
         self._at_once = at_once
-        #: The sibling that newcomers are left to and its number; since when, and when the last one was.
-        self._left: tuple[int, int] | None = None
+        if slot is not None:
+            # Not those that listen elsewhere: with reuse_port each has a queue of its own, and at a HUP that
+            # changes `bind` the old workers have the old address.
+            slot.queue = zlib.crc32(repr([os.fstat(one.fileno()).st_ino for one in sockets]).encode())
+        #: The siblings that newcomers are left to, with their numbers: since when, and when the last one was.
+        self._left: dict[int, int] = {}
         self._since = self._last = 0.0
         #: Index -> the number at which nobody is left to it, and until when.
         self._shunned: dict[int, tuple[int, float]] = {}
@@ -46,54 +56,54 @@ class Share:
     def end(self) -> bool:
         """This worker drains: it takes newcomers only where nobody else does.
 
-        Whether it has left some a moment ago: its siblings may end as well, and the queue with them.
+        Whether somebody may wait whom it has left: its siblings may end as well, and the queue with them.
         """
-        owes = self._left is not None and time.monotonic() - self._last < PATIENCE
         self.tell(None)
         self._slot = None
-        return owes
+        return bool(self._left)
 
-    def prefers(self, held: int) -> tuple[int, int] | None:
-        """The sibling for a newcomer and its number, if it is not for this worker, which holds so many.
+    def preferred(self, held: int) -> dict[int, int]:
+        """The siblings that a newcomer is for, not for this worker, which holds so many; their numbers.
 
-        It holds fewer connections, and is not fully at work while this one is not: idle ones are no load.
+        They hold fewer, and are not much busier.
         """
         slot = self._slot
         if slot is None:
-            return None
-        numbers, busy = slot.board_numbers()
+            return {}
+        numbers, busy = slot.board.numbers()
         fewest = min(numbers)
         if fewest + 1 + fewest // UNEVEN >= held:
-            return None
+            return {}
         mine, now = busy[slot.index], time.monotonic()
-        found = [
-            (number, index)
+        return {
+            index: number
             for index, number in enumerate(numbers)
             if number + 1 + number // UNEVEN < held
-            and not busy[index] >= self._at_once > mine
             and index != slot.index
+            and not busy[index] >= self._at_once > mine
+            and busy[index] <= 2 * mine + BUSIER
+            and slot.board.queue_of(index) == slot.queue
             and not self._shuns(index, number, now)
-        ]
-        if not found:
-            return None
-        number, index = min(found)
-        return index, number
+        }
 
     def leaves(self, held: int) -> bool:
-        """Whether somebody who waits is left to a sibling; this worker then looks away for ``AGAIN``."""
-        preferred = self.prefers(held)
-        if preferred is None:
-            self._left = None
+        """Whether somebody who waits is left to siblings; this worker then looks away for ``AGAIN``."""
+        preferred = self.preferred(held)
+        if not preferred:
+            self._left = {}
             return False
         now = time.monotonic()
-        if preferred != self._left or now - self._last > 2 * PATIENCE:
+        still = bool(self._left) and all(
+            preferred.get(index) == number for index, number in self._left.items()
+        )
+        if not still or now - self._last > SHUNNED:
+            # The first one, or one of them took some meanwhile.
             self._left, self._since = preferred, now
         self._last = now
         if now - self._since < PATIENCE:
             return True
-        index, number = preferred
-        self._shunned[index] = number, now + SHUNNED
-        self._left = None
+        self._shunned |= {index: (number, now + SHUNNED) for index, number in self._left.items()}
+        self._left = {}
         return False
 
     def _shuns(self, index: int, number: int, now: float) -> bool:
@@ -107,22 +117,22 @@ class Share:
 
 
 class Connections(set[Any]):
-    """Those that a worker holds; ``told`` hears of each that comes (True) or goes."""
+    """Those that a worker holds; ``told`` hears of each that comes or goes."""
 
-    told: Callable[[bool], None] | None = None
+    told: Callable[[Any], None] | None = None
 
-    def _tell(self, came: bool) -> None:
+    def _tell(self, one: Any) -> None:
         if self.told is not None:
-            self.told(came)
+            self.told(one)
 
     def add(self, one: Any) -> None:
         super().add(one)
-        self._tell(True)
+        self._tell(one)
 
     def discard(self, one: Any) -> None:
         super().discard(one)
-        self._tell(False)
+        self._tell(one)
 
     def remove(self, one: Any) -> None:
         super().remove(one)
-        self._tell(False)
+        self._tell(one)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import socket
+from collections.abc import Iterator
 
 import pytest
 
@@ -32,14 +33,22 @@ def board() -> Board:
     return Board(8)
 
 
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[list[socket.socket]]:
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        yield [made]
+
+
 def worker(board: Board, connections: int = 0, in_hand: int = 0) -> Slot:
+    """One that holds so many and listens where all do."""
     slot = board.take()
+    share_of(slot)
     slot.connections, slot.in_hand = connections, in_hand
     return slot
 
 
-def share_of(slot: Slot | None, reuse_port: bool = False) -> Share:
-    return Share(slot, SimpleNamespace(reuse_port=reuse_port), THREADS)
+def share_of(slot: Slot | None, sockets: list[socket.socket] | None = None, at_once: int = THREADS) -> Share:
+    return Share(slot, sockets or [], at_once)
 
 
 def test_it_leaves_them_to_whoever_holds_fewer_and_takes_an_eighth_more(board: Board) -> None:
@@ -54,11 +63,11 @@ def test_one_that_holds_nothing_yet_is_asked_at_the_second_newcomer(board: Board
     assert [mine.leaves(held) for held in (0, 1, 2)] == [False, False, True]
 
 
-def test_the_one_with_the_fewest_is_preferred(board: Board) -> None:
+def test_all_that_hold_fewer_are_preferred(board: Board) -> None:
     mine = share_of(worker(board))
     worker(board, 7)
     fewest = worker(board, 3)
-    assert mine.prefers(20) == (fewest.index, 3)
+    assert mine.preferred(20) == {fewest.index: 3, fewest.index - 1: 7}
 
 
 def test_who_takes_none_or_is_not_there_yet_or_is_gone_is_not_waited_for(board: Board) -> None:
@@ -84,11 +93,14 @@ def test_one_that_drains_is_not_waited_for_and_waits_for_nobody(board: Board) ->
     assert slot.connections == NOT_TAKING
 
 
-def test_without_a_board_or_with_a_queue_of_its_own_it_takes_whoever_comes(board: Board) -> None:
+def test_without_a_board_or_with_a_queue_of_its_own_it_takes_whoever_comes(
+    board: Board, elsewhere: list[socket.socket]
+) -> None:
     slot = worker(board)
     worker(board)
+    assert share_of(slot).leaves(50)
     assert not share_of(None).leaves(50)
-    assert not share_of(slot, reuse_port=True).leaves(50)
+    assert not share_of(slot, elsewhere).leaves(50)
 
 
 def test_idle_connections_keep_nobody_from_a_worker_with_a_thread_free(board: Board) -> None:
@@ -131,16 +143,31 @@ def test_the_next_newcomer_is_waited_for_anew(board: Board, clock: Clock) -> Non
     worker(board)
     for _ in range(10):
         assert mine.leaves(50)
-        clock.now += 1  # it was taken, and is gone again
+        clock.now += SHUNNED + 1  # it was taken, and is gone again
 
 
-def test_an_end_tells_whether_somebody_was_just_left(board: Board, clock: Clock) -> None:
+def test_an_end_tells_whether_somebody_may_wait(board: Board) -> None:
     worker(board)
-    lately, long_ago, never = (share_of(worker(board, 50)) for _ in range(3))
-    assert long_ago.leaves(50)
-    clock.now += 1
-    assert lately.leaves(50)
-    assert [one.end() for one in (lately, long_ago, never)] == [True, False, False]
+    left, never = share_of(worker(board, 50)), share_of(worker(board, 50))
+    assert left.leaves(50)
+    assert [left.end(), never.end()] == [True, False]
+
+
+def test_one_patience_for_all_that_do_not_come_however_seldom_it_looks(board: Board, clock: Clock) -> None:
+    mine = share_of(worker(board))
+    for number in range(5):
+        worker(board, number)
+    assert mine.leaves(50)
+    clock.now += 0.4  # its own loop is slow
+    assert not any(mine.leaves(50) for _ in range(100))
+
+
+def test_one_that_is_far_busier_is_not_preferred_for_its_few_connections(board: Board) -> None:
+    slot, busy = worker(board, in_hand=1), worker(board, in_hand=11)
+    mine = share_of(slot, at_once=1000)
+    assert not mine.leaves(200)
+    busy.in_hand = 10
+    assert mine.leaves(200)
 
 
 def test_workers_see_those_that_were_forked_after_them(board: Board) -> None:
@@ -149,4 +176,4 @@ def test_workers_see_those_that_were_forked_after_them(board: Board) -> None:
     for _ in range(6):
         worker(board, 50)
     last = worker(board)
-    assert mine.prefers(50) == (last.index, 0)
+    assert mine.preferred(50) == {last.index: 0}
