@@ -141,8 +141,9 @@ def _cut_by_database(problem: Problem, one: Fit) -> Iterator[str]:
     wanted = problem.wish.workers
     if one.workers < wanted and most_workers(problem, one.footprint, by_memory=False) <= one.workers:
         yield f"{wanted} workers to {one.workers}"
-    if problem.slots_by_database(one.strategy, one.workers, one.beside) <= one.slots < problem.wish.slots:
-        yield f"{problem.wish.slots} threads to {one.slots}"
+    slots = problem.slots_wanted(one.workers)
+    if problem.slots_by_database(one.strategy, one.workers, one.beside) <= one.slots < slots:
+        yield f"{slots} threads to {one.slots}"
 
 
 def _cloud_run(problem: Problem, fields: Mapping[str, Field]) -> Iterator[str]:

@@ -82,20 +82,22 @@ def _with_workers(ask: Wish, workers: int, why: str, bound_by: str) -> Wish:
     return Wish(workers, why, bound_by, ask.slots, ask.slots_at_least, False, ask.threads_why)
 
 
-def requests_at_once(workload: Workload, cpus: float) -> tuple[int, str, bool]:
+def requests_at_once(workload: Workload, cpus: float, workers: int = 1) -> tuple[int, str, bool]:
     """(requests in hand that keep the CPUs busy, why, whether that was measured).
 
-    While one request computes the others wait: cpus x (1 + wait / CPU), and a margin.
+    While one request computes the others wait: cpus x (1 + wait / CPU), and a margin, which grows with the
+    root of the ``workers`` that share them out (``BUSY_MARGIN``).
     """
     waits = workload.waits_a_cpu_second
     shown = counted(cpus, "CPU")
     if waits is not None and _tells(workload, waits):
         most = math.ceil(constants.AT_ONCE_A_CPU_MOST * max(1.0, cpus))
-        exact = min(most, cpus * (1 + waits) * constants.BUSY_MARGIN)
+        margin = round(1 + (constants.BUSY_MARGIN - 1) * math.sqrt(min(workers, constants.SHARED_BY_MOST)), 2)
+        exact = min(most, cpus * (1 + waits) * margin)
         cpu, wait = (milliseconds(each) for each in (workload.cpu_per_request, workload.wait_per_request))
         why = (
             f"measured {cpu} CPU + {wait} wait a request: {shown} x (1 + {waits:.3g}) x "
-            f"{constants.BUSY_MARGIN:g} keep the CPU busy"
+            f"{margin:g} keep the CPU busy"
         )
         return min(most, max(2, math.ceil(round(exact, 6)))), why, True
     per_cpu = constants.THREADS_A_CPU[workload.kind]
@@ -120,12 +122,19 @@ def milliseconds(seconds: float | None) -> str:
     return f"{1000 * (seconds or 0.0):.3g} ms"
 
 
+def threads_at_most(cpus: float) -> int:
+    """Threads of one worker that the plan goes to."""
+    return constants.THREADS_AT_MOST if cpus <= 1 else constants.THREADS_AT_MOST_ON_MORE_CPUS
+
+
 def _threaded(workload: Workload, cpus: float) -> Wish:
     """As few workers with threads as make sense: one a CPU, more where one would have too many threads."""
-    in_all, why, _ = requests_at_once(workload, cpus)
-    whole = max(1, math.ceil(cpus))
-    most = constants.THREADS_AT_MOST if whole == 1 else constants.THREADS_AT_MOST_ON_MORE_CPUS
-    workers = whole * math.ceil(in_all / (whole * most))
+    workers = whole = max(1, math.ceil(cpus))
+    most = threads_at_most(cpus)
+    in_all, why, _ = requests_at_once(workload, cpus, workers)
+    while in_all > workers * most:
+        workers += whole
+        in_all, why, _ = requests_at_once(workload, cpus, workers)
     each = math.ceil(in_all / workers)
     least = min(each, constants.THREADS_AT_LEAST[workload.kind])
     reason = f"{counted(cpus, 'CPU')}: one process a CPU computes at a time, and threads do the rest"

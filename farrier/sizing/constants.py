@@ -110,7 +110,15 @@ that is measured alone takes more CPU than one of many (2.3 ms where 640 a secon
 work), and too few threads cost throughput where too many only wait. io-256m-1cpu: 35 threads by this margin
 are the best point (640 req/s, p99 0.163 s), 32 answer 615, 64 and 100 no more; by 1.5 there were 30, with
 0.95 of the best. mixed-256m-1cpu: 6 threads by this margin are the best point (208 and 0.489 s; 8: 211 and
-0.525). Two CPUs: 96 were best (1,268 req/s)."""
+0.525).
+
+Several workers need more in all, for a thread that is free in one does nothing for another: what is above
+the mean grows with the root of the mean (square-root staffing: Halfin and Whitt, Operations Research 29,
+1981), so of k workers with a k-th each the margin is 1 + 0.6 x sqrt(k). io-512m-2cpu: 4 x 17 threads by 1.6
+had 0.93 of the throughput of 4 x 32, and 4 x 24 were best in November 2026."""
+
+SHARED_BY_MOST = 4
+"""Workers up to which the margin grows: more were not measured."""
 
 AT_ONCE_A_CPU_MOST = 256
 """Threads for each CPU, however long the waits are: first estimate."""

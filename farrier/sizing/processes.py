@@ -73,7 +73,7 @@ def _as_good(problem: Problem, one: Fit) -> tuple[str, ...]:
 
 def _by_database(problem: Problem, one: Fit, connections: Connections) -> str:
     """Why the database allows no more workers than these."""
-    strategy, more, wanted = one.strategy, one.workers + 1, problem.wish.slots
+    strategy, more, wanted = one.strategy, one.workers + 1, problem.slots_wanted(one.workers)
     needed = 0
     if not problem.database_allows(strategy, more):
         needed = problem.least_connections
@@ -92,7 +92,7 @@ def _threads(problem: Problem, one: Fit) -> Answer:
         return 1, "an event loop takes its requests in one thread", "worker class"
     if problem.worker_class == "sync":
         return 1, "a sync worker takes one request at a time", "worker class"
-    wanted = problem.wish.slots
+    wanted = problem.slots_wanted(one.workers)
     if one.slots >= wanted:
         why = problem.wish.threads_why or "few: more only lengthen the queue for the CPU"
         measured = problem.wish.in_all is not None and problem.workload.waits_a_cpu_second is not None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from . import constants
 from .budget import Budget
-from .concurrency import Wish, wish, with_choices
+from .concurrency import Wish, threads_at_most, wish, with_choices
 from .database import (
     Connections,
     connections_least,
@@ -202,10 +202,22 @@ class Problem:
 
     def slots_by_database(self, strategy: str, workers: int, beside: Beside = ALONE) -> int:
         """Slots of a worker, up to the wish, that its connections are enough for."""
+        wanted = self.slots_wanted(workers)
         if self.connections is None or self.worker_class != "gthread":
-            return self.wish.slots
+            return wanted
         each = self.connections.each(strategy, workers, beside)
-        return min(self.wish.slots, threads_most(self.workload.framework, each))
+        return min(wanted, threads_most(self.workload.framework, each))
+
+    def slots_wanted(self, workers: int) -> int:
+        """Slots of each of so many workers: fewer than were wished for share out all threads."""
+        ask = self.wish
+        if ask.in_all is None or ask.slots_fixed or workers >= ask.workers:
+            return ask.slots
+        slots = ask.slots
+        for count in range(ask.workers - 1, workers - 1, -1):
+            # no more in all than one worker more would have
+            slots = max(ask.slots, min(threads_at_most(self.cpus), (count + 1) * slots // count))
+        return slots
 
     @property
     def counts_threads(self) -> bool:
@@ -439,7 +451,7 @@ def _with_threads(problem: Problem, shape: Footprint, workers: int) -> Fit:
 
     options: list[Fit] = []
     for one in _thread_options(problem, shape, workers):
-        if one.slots >= problem.wish.slots and not _could_be_better(problem, one):
+        if one.slots >= problem.slots_wanted(workers) and not _could_be_better(problem, one):
             return one  # all that there is to have
         options.append(one)
     if not options:
@@ -593,7 +605,8 @@ def _against_overlap(problem: Problem, one: Fit) -> tuple[str, str]:
         both = format_bytes(one.footprint.deploy("overlap", one.workers, least))
         return f"both releases whole would take {both}", "memory"
     what = "connections" if problem.worker_class in LOOP_CLASSES else "threads"
-    by_database = whole.slots == problem.slots_by_database("overlap", one.workers) < problem.wish.slots
+    wanted = problem.slots_wanted(one.workers)
+    by_database = whole.slots == problem.slots_by_database("overlap", one.workers) < wanted
     why = f"both releases whole would leave a worker {whole.slots} {what} instead of {one.slots}"
     return why, "database" if by_database else "memory"
 
