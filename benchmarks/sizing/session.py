@@ -19,7 +19,7 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ KILLS_ENOUGH = 30
 """OOM kills without an answer after which a point is not waited for any longer."""
 OTHERS_MOST = 0.10
 """Share of the boxes' cores that others may have in a window; else it is measured again."""
+QUIET_SECONDS = 120
+"""Seconds at most that a session waits for others to be done before it does so."""
 
 
 @dataclass(frozen=True)
@@ -330,6 +332,7 @@ class Session:
             others = round(max(0.0, busy - spent - load) / passed / len(cores), 3)
             if others <= OTHERS_MOST or attempt == self.shape.tries - 1:
                 break
+            self.await_quiet(cores)
         values = {
             "point": as_record(place.point), "memory_mib": place.memory_mib,
             "round": f"{self.name}:{name}", "seconds": order.seconds,
@@ -344,6 +347,19 @@ class Session:
         }  # fmt: skip
         self.store.add("window", **values)
         place.windows.append(values)
+
+    def await_quiet(self, cores: Sequence[int]) -> None:
+        """Waits until the cores are free again, or for QUIET_SECONDS: the next try would be as bad."""
+        end, told = time.monotonic() + QUIET_SECONDS, False
+        while time.monotonic() < end:
+            began, busy = time.monotonic(), busy_seconds(cores)
+            time.sleep(1)
+            share = (busy_seconds(cores) - busy) / (time.monotonic() - began) / len(cores)
+            if share <= OTHERS_MOST:
+                return
+            if not told:
+                told = True
+                self.say(f"others have {share:.0%} of the boxes' cores: it waits for them")
 
     @staticmethod
     def usage(place: Place) -> dict[str, float]:

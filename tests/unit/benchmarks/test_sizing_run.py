@@ -7,12 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from benchmarks.box import PACKAGES, Boxes
-from benchmarks.sizing import cells, run, store
+from benchmarks.sizing import cells, run, session, store
 from benchmarks.sizing.cells import Cell
 from benchmarks.sizing.session import FULL
 from lab import checkout
@@ -121,3 +122,21 @@ def test_what_is_left_is_estimated_by_sessions_of_the_same_kind() -> None:
     progress.ratios = [(first[0].kind, 2.0), (second[0].kind, 0.5)]
     assert progress.expected(first) == 2 * run.GUESS[first[0].kind, first[0].cpus]
     assert progress.expected(second) == 0.5 * run.GUESS[second[0].kind, second[0].cpus]
+
+
+def test_a_window_that_others_spoiled_is_not_measured_again_before_they_are_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    clock.sleep = lambda seconds: setattr(clock, "now", clock.now + seconds)
+    said: list[str] = []
+    waiting = SimpleNamespace(say=said.append)
+    monkeypatch.setattr(session, "time", clock)
+    monkeypatch.setattr(session, "busy_seconds", lambda cores: min(clock.now, 30.0))
+    session.Session.await_quiet(waiting, (0,))  # type: ignore[arg-type]
+    assert clock.now == 31
+    assert said == ["others have 100% of the boxes' cores: it waits for them"]
+    monkeypatch.setattr(session, "busy_seconds", lambda cores: clock.now)
+    session.Session.await_quiet(waiting, (0,))  # type: ignore[arg-type]
+    assert clock.now == 31 + session.QUIET_SECONDS
