@@ -108,9 +108,9 @@ BUSY_MARGIN = 1.6
 """Calibrated. Requests in hand that keep the CPUs busy are cpus x (1 + wait / CPU), times this: a request
 that is measured alone takes more CPU than one of many (2.3 ms where 640 a second leave it 1.6, with 1 ms of
 work), and too few threads cost throughput where too many only wait. io-256m-1cpu: 35 threads by this margin
-are the best point (640 req/s, p99 0.163 s), 32 answer 615, 64 and 100 no more; by 1.5 there were 30, with
-0.95 of the best. mixed-256m-1cpu: 6 threads by this margin are the best point (208 and 0.489 s; 8: 211 and
-0.525).
+answer 614 req/s (p99 0.191 s), 32 answer 604 (0.181), 100 answer 577 (0.270); by 1.5 there were 30, with 0.95
+of the best, and mixed-256m-1cpu had 6 threads as its best point (208 and 0.489 s; 8: 211 and 0.525), both in
+an earlier run.
 
 Several workers need more in all, for a thread that is free in one does nothing for another: what is above
 the mean grows with the root of the mean (square-root staffing: Halfin and Whitt, Operations Research 29,

@@ -110,7 +110,9 @@ def test_what_a_class_loads_counts_for_its_samples(worker_class: str) -> None:
     script = f"import sys, farrier.serve.workers.{worker_class}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     interface = "asgi" if worker_class in ("asgi", "uvicorn") else "wsgi"
-    foreign = {"farrier." + name.removesuffix(".py").replace("/", ".") for name in store.FOREIGN[interface]}
+    names = store.FOREIGN[interface]
+    assert all((checkout.ROOT / "farrier" / name).is_file() for name in names)
+    foreign = {"farrier." + name.removesuffix(".py").replace("/", ".") for name in names}
     assert not foreign & set(loaded.split())
 
 
